@@ -17,10 +17,21 @@ PALETTE: dict[str, Rgb] = {
     "orange": (250, 138, 28),
     "yellow": (255, 216, 56),
     "green": (58, 174, 84),
-    "blue": (46, 108, 226),
+    "blue": (50, 116, 236),
     "purple": (142, 76, 206),
     "pink": (252, 138, 190),
     "white": (248, 247, 245),
+}
+# The same colours in shadow: each stays within its own name (a darker yellow must not turn brown).
+SHADES: dict[str, Rgb] = {
+    "red": (176, 30, 58),
+    "orange": (226, 104, 20),
+    "yellow": (242, 178, 38),
+    "green": (38, 134, 78),
+    "blue": (38, 76, 184),
+    "purple": (108, 54, 168),
+    "pink": (230, 104, 164),
+    "white": (208, 211, 228),
 }
 
 # The light of each time of day: factors on red, green and blue, and an amount added to each.
@@ -32,7 +43,7 @@ SCENERY_LIGHT = {
 OBJECT_LIGHT = {
     "day": ((1.0, 1.0, 1.0), (0, 0, 0)),
     "sunset": ((0.99, 0.94, 0.91), (4, 0, 4)),
-    "night": ((0.90, 0.90, 0.95), (0, 2, 14)),
+    "night": ((0.95, 0.93, 0.95), (2, 4, 10)),
 }
 
 WINDOW_LIGHT = {"sunset": (255, 234, 160), "night": (255, 228, 120)}
@@ -47,6 +58,7 @@ def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
     return tuple(round(a + (b - a) * share) for a, b in zip(first, second))
 
 
+@lru_cache(maxsize=4096)
 def _lit(colour: Rgb, light: tuple[Point, Rgb]) -> Rgb:
     factors, offsets = light
     return tuple(min(255, int(value * factor + offset)) for value, factor, offset in zip(colour, factors, offsets))
@@ -193,8 +205,7 @@ class Paint:
 
     @property
     def dark(self) -> Rgb:
-        shade = (208, 211, 228) if self.name == "white" else mix(PALETTE[self.name], (60, 30, 90), 0.27)
-        return object_tint(shade, self.time)
+        return object_tint(SHADES[self.name], self.time)
 
     @property
     def light(self) -> Rgb:
@@ -204,7 +215,7 @@ class Paint:
     @property
     def rim(self) -> Rgb:
         """The outline: a deep shade of the object's own colour, for white a bluish grey."""
-        shade = (140, 146, 182) if self.name == "white" else mix(PALETTE[self.name], (44, 22, 72), 0.55)
+        shade = (140, 146, 182) if self.name == "white" else mix(SHADES[self.name], (52, 20, 60), 0.5)
         return object_tint(shade, self.time)
 
     def part(self, colour: Rgb) -> Rgb:
@@ -298,7 +309,7 @@ def draw_rocket(brush: Brush, paint: Paint) -> None:
         brush.polygon([(side * 0.18, 0.5), (side * 0.4, 0.1), (side * 0.14, 0.22)], paint.dark)
     body = [(-0.17, 0.18), (0.17, 0.18), (0.24, 0.48), (0.19, 0.74), (0, 1.02), (-0.19, 0.74), (-0.24, 0.48)]
     brush.polygon(body, paint.base)
-    brush.polygon([(0.08, 0.18), (0.17, 0.18), (0.24, 0.48), (0.19, 0.74), (0, 1.02), (0.12, 0.6)], paint.dark)
+    brush.polygon([(0.1, 0.18), (0.17, 0.18), (0.24, 0.48), (0.19, 0.74), (0, 1.02), (0.15, 0.56)], paint.dark)
     nose = (150, 160, 194) if paint.name == "white" else (240, 240, 247)
     brush.polygon([(-0.136, 0.82), (0, 1.02), (0.136, 0.82)], paint.part(nose))
     brush.circle(-0.01, 0.57, 0.12, paint.part((240, 243, 248)))

@@ -17,10 +17,10 @@ COLOURS = tuple(PALETTE)
 GROUNDS = ("meadow", "sea", "desert", "snow", "city")
 TIMES = ("day", "sunset", "night")
 
-SIZES = {"medium": (0.50, 0.58), "big": (0.62, 0.70)}
+SIZES = {"medium": (0.52, 0.59), "big": (0.64, 0.71)}
 PAIR_SIZE = (0.42, 0.46)
-PLACES = {"left": (0.31, 0.35), "centre": (0.47, 0.53), "right": (0.65, 0.69)}
-OBJECT_SCALE = {"boat": 0.95, "castle": 1.02, "robot": 0.96, "fish": 1.05}
+PLACES = {"left": (0.32, 0.36), "centre": (0.47, 0.53), "right": (0.64, 0.68)}
+OBJECT_SCALE = {"car": 1.1, "castle": 1.02, "robot": 0.96, "fish": 1.05}
 FLYING = ("balloon", "rocket")
 
 SKIES: dict[str, tuple[Rgb, ...]] = {
@@ -43,7 +43,7 @@ GROUND_COLOURS: dict[str, dict[str, tuple[Rgb, Rgb]]] = {
     "desert": {
         "day": ((250, 218, 148), (222, 162, 96)),
         "sunset": ((246, 170, 98), (178, 100, 78)),
-        "night": ((132, 108, 120), (78, 62, 88)),
+        "night": ((152, 122, 122), (90, 70, 92)),
     },
     "snow": {
         "day": ((248, 251, 255), (198, 214, 240)),
@@ -287,14 +287,23 @@ def _draw_background(canvas: Canvas, ground: str, time: str, rng: random.Random)
         _draw_desert(canvas, time, horizon, light_x, rng)
     elif ground == "snow":
         _draw_snow(canvas, time, horizon, rng)
+        _draw_snowflakes(canvas, time, rng)
     else:
         _draw_city(canvas, time, horizon, rng)
     return Setting(ground, time, horizon, light_x)
 
 
 def _draw_island(canvas: Canvas, x: float, base: float, size: float, time: str) -> None:
-    canvas.ellipse(x, base + 0.01, size * 0.72, size * 0.155, tint((204, 236, 242), time))
-    canvas.ellipse(x, base, size * 0.66, size * 0.13, mix(*GROUND_COLOURS["desert"][time], 0.2))
+    canvas.ellipse(x, base + 0.01, size * 0.72, size * 0.155, mix(GLINTS[time], GROUND_COLOURS["sea"][time][0], 0.4))
+    canvas.ellipse(x, base, size * 0.66, size * 0.13, object_tint((246, 218, 152), time))
+
+
+def _draw_ripples(canvas: Canvas, x: float, base: float, size: float, time: str) -> None:
+    """Draw the rings in the water from which a fish has leapt."""
+    far, near = GROUND_COLOURS["sea"][time]
+    for radius, fill in ((0.46, mix(GLINTS[time], far, 0.3)), (0.41, mix(far, near, 0.45)), (0.27, GLINTS[time])):
+        canvas.ellipse(x, base, radius * size, radius * 0.26 * size, fill)
+    canvas.ellipse(x, base, 0.22 * size, 0.05 * size, near)
 
 
 def _draw_waterline(canvas: Canvas, x: float, base: float, size: float, time: str) -> None:
@@ -312,12 +321,14 @@ def _draw_thing(canvas: Canvas, thing: Thing, setting: Setting, x: float, size: 
     floats = name in FLYING or name == "fish"
     if ground == "sea" and name != "boat" and not floats:
         _draw_island(canvas, x, base, size, time)
+    if ground == "sea" and name == "fish":
+        _draw_ripples(canvas, x, base, size, time)
     shadow = 0.34 if time == "day" else 0.42
     shadow_x, width = x + side * 0.06 * size, (0.4 if floats else 0.58) * size
     canvas.soft_ellipse(shadow_x, base, width, 0.09 * size, (24, 24, 56), shadow * (0.7 if floats else 1), "shadow")
     foot = base
     if name in FLYING:
-        foot = base - (0.1 if name == "balloon" else 0.16) * size - rng.uniform(0.0, 0.03)
+        foot = max(base - rng.uniform(0.16, 0.2), 1.04 * size + 0.02)
     elif name == "fish":
         foot = base - 0.22 * size
     scale = size * OBJECT_SCALE.get(name, 1.0)
@@ -336,8 +347,6 @@ def draw_scene(scene: Scene, rng: random.Random, size: int = 128) -> Image.Image
     else:
         x = rng.uniform(*PLACES[scene.position])
         _draw_thing(canvas, scene.things[0], setting, x, rng.uniform(*SIZES[scene.size]), rng)
-    if scene.ground == "snow":
-        _draw_snowflakes(canvas, scene.time, rng)
     return canvas.finish()
 
 
