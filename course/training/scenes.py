@@ -223,7 +223,8 @@ def _draw_pine(canvas: Canvas, x: float, base: float, size: float, time: str) ->
         width, low = size * (1 - level * 0.24), base - level * size * 0.8
         canvas.polygon([(x - width, low), (x, low - size * 1.4), (x + width, low)], tint((70, 124, 122), time))
     tip = base - size * 3
-    canvas.polygon([(x - size * 0.34, tip + size * 0.8), (x, tip), (x + size * 0.34, tip + size * 0.8)], tint(SNOW, time))
+    low = tip + size * 0.8
+    canvas.polygon([(x - size * 0.34, low), (x, tip), (x + size * 0.34, low)], tint(SNOW, time))
 
 
 def _draw_snow(canvas: Canvas, time: str, horizon: float, rng: random.Random) -> None:
