@@ -1,0 +1,1 @@
+"""Stable Diffusion 1.x in ten files, to be read in order."""
