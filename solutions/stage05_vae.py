@@ -163,7 +163,7 @@ def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
 
 
 class VAE(nn.Module):
-    """Given: encoder and decoder, each with a 1x1 convolution towards the latents.
+    """Exercise 5.4: encoder and decoder together, each with a 1x1 convolution on the side of the latents.
 
     Parameters:
         encoder, decoder: Encoder and Decoder.
@@ -172,6 +172,7 @@ class VAE(nn.Module):
     """
 
     def __init__(self, config: VAEConfig):
+        """Given: the layers."""
         super().__init__()
         self.scaling_factor = config.scaling_factor
         self.factor = config.factor
@@ -181,9 +182,9 @@ class VAE(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, kernel_size=1)
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Exercise 5.4: from pictures to scaled latents.
+        """From pictures to scaled latents: encoder, quant_conv, a sample (the mean if noise is None), self.scaling_factor.
 
-        encoder -> quant_conv -> a sample (the mean if noise is None) -> times self.scaling_factor
+        The scaling is a multiplication here.
 
         Args:
             images: (batch, image_channels, height, width) in [-1, 1].
@@ -198,7 +199,7 @@ class VAE(nn.Module):
         return latents * self.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Exercise 5.5: from scaled latents to pictures: undo the scaling, then post_quant_conv, then the decoder.
+        """From scaled latents to pictures: undo the scaling, then post_quant_conv, then the decoder.
 
         Args:
             latents: (batch, latent_channels, height, width), scaled as `encode` returns them.
@@ -222,7 +223,7 @@ def images_to_tensor(images: Tensor) -> Tensor:
 
 
 def tensor_to_images(tensor: Tensor) -> Tensor:
-    """Exercise 5.6: the way back, from [-1, 1] to the nearest of the 256 grey levels.
+    """Exercise 5.5: the way back, from [-1, 1] to the nearest of the 256 grey levels.
 
     Values outside of [-1, 1] become 0 or 255. Half-precision input is converted in float32.
 

@@ -152,7 +152,7 @@ class Tokenizer:
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """Exercise 6.4: CLIP's activation: a cheap stand-in for GELU.
+    """Given: CLIP's activation: a cheap stand-in for GELU.
 
         quick_gelu(x) = x * sigmoid(1.702 * x)
 
@@ -166,7 +166,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 def causal_mask(length: int) -> Tensor:
-    """Exercise 6.5: the mask that lets token i look at the tokens 0 ... i, itself included.
+    """Exercise 6.4: the mask that lets token i look at the tokens 0 ... i, itself included.
 
     Args:
         length: the number of tokens.
@@ -178,7 +178,7 @@ def causal_mask(length: int) -> Tensor:
 
 
 class CLIPLayer(nn.Module):
-    """Exercise 6.6: one layer of the text transformer, pre-norm.
+    """Exercise 6.5: one layer of the text transformer, pre-norm.
 
         x = x + attention(norm1(x), mask)
         x = x + fc2(quick_gelu(fc1(norm2(x))))
@@ -212,7 +212,7 @@ class CLIPLayer(nn.Module):
 
 
 class CLIPTextEncoder(nn.Module):
-    """Exercise 6.7: token ids to one vector per token.
+    """Exercise 6.6: token ids to one vector per token.
 
         x = token_embedding(tokens) + position_embedding(0, 1, 2, ...)
         x = each layer in turn, with the causal mask

@@ -56,7 +56,7 @@ def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 100
 
 
 class TimeEmbedding(nn.Module):
-    """Exercise 7.2: let the network make of the waves what it needs: linear2(silu(linear1(timestep_embedding(t)))).
+    """Given: let the network make of the waves what it needs: linear2(silu(linear1(timestep_embedding(t)))).
 
     Parameters:
         linear1: Linear, channels -> 4 * channels; linear2: Linear, 4 * channels -> 4 * channels.
@@ -81,7 +81,7 @@ class TimeEmbedding(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Exercise 7.3: one level on the way down.
+    """Exercise 7.2: one level on the way down.
 
     config.blocks_per_level times: a residual block, and after it a spatial transformer if config.attention[level] says
     so. At the end a Downsample, but not on the last level. Every result is kept as a skip: one after each
@@ -155,7 +155,7 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Exercise 7.4: one level on the way up, with the skips of the way down.
+    """Exercise 7.3: one level on the way up, with the skips of the way down.
 
     config.blocks_per_level + 1 times: take the newest skip that is left, concatenate it behind x along the channels
     (x first), then a residual block, then a spatial transformer if config.attention[level] says so. At the end
@@ -212,7 +212,7 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Exercise 7.5: the whole: noisy latents, timesteps and prompt to the noise in the latents.
+    """Exercise 7.4: the whole: noisy latents, timesteps and prompt to the noise in the latents.
 
         conv_in -> down levels -> mid -> up levels -> conv_out(silu(norm_out(x)))
 
