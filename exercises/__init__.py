@@ -1,0 +1,1 @@
+"""Your half of the course: ten files to fill in, in order."""

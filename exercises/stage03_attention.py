@@ -1,0 +1,214 @@
+"""Stage 3: attention, between pixels and from pixels to words.
+
+A convolution sees its neighbourhood; attention sees everything. Every position asks a question (its query), every
+position holds up a sign (its key) and carries a message (its value). How well question and sign agree decides how much
+of the message is taken over. When queries, keys and values all come from the picture, it is self-attention: the left eye
+can look at the right one. When keys and values come from the prompt, it is cross-attention: this is the one
+place in Stable Diffusion where words reach the picture.
+
+Sources: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762, equation 1 and section 3.2.2; Rombach et al.,
+"High-Resolution Image Synthesis with Latent Diffusion Models", 2022, arXiv:2112.10752, section 3.3 and appendix E.2.1;
+Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202, equation 5 (GEGLU); Hendrycks and Gimpel, 2016,
+arXiv:1606.08415 (GELU).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .stage01_group_norm import GroupNorm
+
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Exercise 3.1: mix the values, weighted by how well each query agrees with each key.
+
+        attention(Q, K, V) = softmax(Q K^T / sqrt(d) + mask) V          d: the length of one query
+
+    The softmax runs over the keys, so each query's weights sum to one. Dividing by sqrt(d) keeps the variance of
+    the scores at one. Scale the queries before the product rather than the scores after it: in half precision
+    the unscaled scores can overflow.
+
+    Args:
+        query: (..., queries, d).
+        key: (..., keys, d).
+        value: (..., keys, v).
+        mask: added to the scores, broadcastable to (..., queries, keys): 0 where a query may look at a key and -inf
+            where it may not. None: every query sees every key.
+
+    Returns:
+        (..., queries, v).
+    """
+    raise NotImplementedError("exercise 3.1: mix the values, weighted by how well each query agrees with each key")
+
+
+class MultiHeadAttention(nn.Module):
+    """Exercise 3.2: several attentions side by side, each on its own slice of the channels.
+
+    Queries are projected from x, keys and values from the context (from x itself if no context is given). Each
+    is cut into num_heads slices of d = channels / num_heads neighbouring channels, (batch, tokens, channels) ->
+    (batch, heads, tokens, d); every head attends for itself; the results are joined again in the same order and
+    projected once more.
+
+    Parameters:
+        to_q: Linear, channels -> channels; to_k, to_v: Linear, context_channels -> channels; a bias only if qkv_bias.
+        to_out: Linear, channels -> channels, with bias.
+
+    Args:
+        channels: width of x and of the result; a multiple of num_heads.
+        num_heads: the number of heads (not their width).
+        context_channels: width of the context; None: the same as channels.
+        qkv_bias: whether to_q, to_k and to_v have a bias. The U-Net's have none, CLIP's and the VAE's do.
+    """
+
+    def __init__(self, channels: int, num_heads: int, context_channels: int | None = None, qkv_bias: bool = False):
+        raise NotImplementedError(
+            "exercise 3.2: several attentions side by side, each on its own slice of the channels"
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: (batch, tokens, channels).
+            context: (batch, context tokens, context_channels), or None for self-attention.
+            mask: as in scaled_dot_product_attention; the same for all heads.
+
+        Returns:
+            (batch, tokens, channels).
+        """
+        raise NotImplementedError(
+            "exercise 3.2: several attentions side by side, each on its own slice of the channels"
+        )
+
+
+def image_to_tokens(x: Tensor) -> Tensor:
+    """Given: one token per pixel, its channels being the token's features: (B, C, H, W) -> (B, H * W, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def tokens_to_image(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Given: the way back: (B, H * W, C) -> (B, C, H, W)."""
+    return tokens.transpose(1, 2).unflatten(2, (height, width))
+
+
+class PixelAttention(nn.Module):
+    """Exercise 3.3: every pixel looks at every other pixel, with one head. The VAE has it in the middle.
+
+        y = x + attention(norm(x))          on the pixels as tokens
+
+    Parameters:
+        norm: GroupNorm over channels.
+        attention: MultiHeadAttention with a single head as wide as all channels, and with biases on to_q, to_k, to_v.
+    """
+
+    def __init__(self, channels: int, num_groups: int = 32, eps: float = 1e-6):
+        raise NotImplementedError("exercise 3.3: every pixel looks at every other pixel, with one head")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: (batch, channels, height, width).
+
+        Returns:
+            (batch, channels, height, width).
+        """
+        raise NotImplementedError("exercise 3.3: every pixel looks at every other pixel, with one head")
+
+
+class GEGLU(nn.Module):
+    """Exercise 3.4: a linear layer of which one half decides how much of the other half gets through.
+
+        value, gate = proj(x)               the first and the second half of the features
+        y = value * gelu(gate)              gelu(z) = z * Phi(z), Phi: the normal distribution function, exactly
+
+    Parameters:
+        proj: Linear, channels -> 2 * hidden_channels.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int):
+        raise NotImplementedError(
+            "exercise 3.4: a linear layer of which one half decides how much of the other half gets through"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: (..., channels).
+
+        Returns:
+            (..., hidden_channels).
+        """
+        raise NotImplementedError(
+            "exercise 3.4: a linear layer of which one half decides how much of the other half gets through"
+        )
+
+
+class FeedForward(nn.Module):
+    """Given: each token thinks for itself: out(geglu(x)), with a hidden layer `multiplier` times as wide.
+
+    Parameters:
+        geglu: GEGLU, channels -> multiplier * channels.
+        out: Linear, multiplier * channels -> channels.
+    """
+
+    def __init__(self, channels: int, multiplier: int = 4):
+        super().__init__()
+        self.geglu = GEGLU(channels, multiplier * channels)
+        self.out = nn.Linear(multiplier * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.geglu(x))
+
+
+class TransformerBlock(nn.Module):
+    """Exercise 3.5: look at the picture, look at the prompt, think; each as a correction to what was there.
+
+        x = x + self_attention(norm1(x))
+        x = x + cross_attention(norm2(x), context)
+        x = x + feed_forward(norm3(x))
+
+    Parameters:
+        norm1, norm2, norm3: nn.LayerNorm over channels (its default eps, 1e-5).
+        self_attention: MultiHeadAttention; cross_attention: MultiHeadAttention with context_channels.
+        feed_forward: FeedForward.
+    """
+
+    def __init__(self, channels: int, num_heads: int, context_channels: int):
+        raise NotImplementedError("exercise 3.5: look at the picture, look at the prompt, think")
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """
+        Args:
+            x: (batch, tokens, channels).
+            context: (batch, context tokens, context_channels).
+
+        Returns:
+            (batch, tokens, channels).
+        """
+        raise NotImplementedError("exercise 3.5: look at the picture, look at the prompt, think")
+
+
+class SpatialTransformer(nn.Module):
+    """Exercise 3.6: a transformer block for pictures: in through a 1x1 convolution, out through another, and a shortcut.
+
+        y = x + proj_out(block(proj_in(norm(x)), context))          with the pixels as tokens inside
+
+    Parameters:
+        norm: GroupNorm over channels with eps=1e-6.
+        proj_in, proj_out: 1x1 convolutions, channels -> channels.
+        block: TransformerBlock.
+    """
+
+    def __init__(self, channels: int, num_heads: int, context_channels: int, num_groups: int = 32):
+        raise NotImplementedError("exercise 3.6: a transformer block for pictures")
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """
+        Args:
+            x: (batch, channels, height, width).
+            context: (batch, context tokens, context_channels).
+
+        Returns:
+            (batch, channels, height, width).
+        """
+        raise NotImplementedError("exercise 3.6: a transformer block for pictures")

@@ -1,0 +1,208 @@
+"""Stage 6: CLIP's text encoder, from a prompt to 77 vectors.
+
+CLIP was trained on pictures with their captions, to give a picture and its caption the same direction and everything else
+another. So its text encoder learned to say what can be *seen*. Stable Diffusion uses it frozen, and takes not
+only one summary vector but the vector of every token: the U-Net can then look up "red" and "house" where it needs them.
+
+First the tokenizer. Byte-pair encoding starts from single bytes, so no text is unknown, and merges neighbours in the
+order in which the training text made them frequent: common words end as one token, rare ones as a few pieces. The
+mark `</w>` closes a word, so that "car" alone and the "car" of "carpet" are different tokens. Every prompt becomes
+exactly 77 ids: begin mark, tokens, end mark, and end marks again up to the end.
+
+Then a transformer of pre-norm layers. It reads from left to right: the causal mask lets a token see only itself and what
+stands before it, so the first end mark has seen the whole prompt. The padding is not masked: Stable Diffusion was
+trained with it in view.
+
+Sources: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, arXiv:2103.00020,
+section 2.4; Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016, arXiv:1508.07909,
+section 3.2 (byte-pair encoding); Hendrycks and Gimpel, 2016, arXiv:1606.08415, section 2 (the fast GELU).
+"""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+import regex
+import torch
+from torch import Tensor, nn
+
+from course.config import CLIPConfig
+
+from .stage03_attention import MultiHeadAttention
+
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+
+# A word is one of CLIP's marks, an English contraction, a run of letters, one single digit, or a run of anything else.
+WORD = regex.compile(
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
+)
+
+
+def byte_alphabet() -> dict[int, str]:
+    """Given: one printable character for each of the 256 bytes, so that a merge list can be a text file.
+
+    Bytes that print well in Latin-1 stand for themselves; the other 68 take the characters from number 256 on, in order.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {byte: chr(byte) for byte in printable}
+    return alphabet | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+class Tokenizer:
+    """Given: the parts of CLIP's tokenizer.
+
+    Args:
+        vocab: the id of every token; ids of the two marks are the highest.
+        merges: pairs of symbols, the pair to be merged first at the front.
+        max_length: the number of ids that every prompt is brought to.
+    """
+
+    def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], max_length: int = 77):
+        self.vocab = vocab
+        self.rank = {tuple(pair): rank for rank, pair in enumerate(merges)}
+        self.max_length = max_length
+        self.alphabet = byte_alphabet()
+        self.begin, self.end = vocab[BEGIN], vocab[END]
+
+    def clean(self, text: str) -> str:
+        """Given: Unicode normal form C, one blank for any white space, lower case."""
+        text = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", text))
+        return "".join(character.lower() for character in text)
+
+    def bpe(self, word: str) -> list[str]:
+        """Exercise 6.1: split one word into the tokens of the vocabulary, by byte-pair encoding.
+
+        Start with one symbol per character, the last one with `</w>` appended. Then, as long as there is a pair of
+        neighbours that the merge list knows, take the pair with the lowest rank (self.rank: pair -> rank) and
+        join it wherever it stands in the word, from left to right.
+
+        Args:
+            word: at least one character of the byte alphabet, e.g. "carpet".
+
+        Returns:
+            The symbols left at the end, e.g. ["car", "pet</w>"].
+        """
+        raise NotImplementedError(
+            "exercise 6.1: split one word into the tokens of the vocabulary, by byte-pair encoding"
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        """Exercise 6.2: a text of any length to the ids of its tokens, without begin and end marks.
+
+        Clean the text (self.clean), find its words (the pattern WORD), spell each word's UTF-8 bytes in the byte
+        alphabet (self.alphabet: byte -> character), split it (self.bpe), and look the tokens up (self.vocab). A word
+        that is itself one of the marks BEGIN and END is a single token. A token that the vocabulary lacks becomes self.end.
+
+        Args:
+            text: any text, also an empty one.
+
+        Returns:
+            The ids, from left to right.
+        """
+        raise NotImplementedError(
+            "exercise 6.2: a text of any length to the ids of its tokens, without begin and end marks"
+        )
+
+    def __call__(self, prompts: str | Sequence[str]) -> Tensor:
+        """Exercise 6.3: prompts to one row of self.max_length ids each.
+
+        A row is the begin mark, the tokens, the end mark, and end marks again as padding. A prompt with too many tokens
+        loses its last ones, never the end mark.
+
+        Args:
+            prompts: one prompt or several.
+
+        Returns:
+            (number of prompts, max_length), int64.
+        """
+        raise NotImplementedError("exercise 6.3: prompts to one row of self.max_length ids each")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Given: ids back to text, without the marks and with one blank after each word."""
+        token_of = {i: token for token, i in self.vocab.items()}
+        byte_of = {character: byte for byte, character in self.alphabet.items()}
+        spelled = "".join(token_of[int(i)] for i in ids if int(i) not in (self.begin, self.end))
+        words = spelled.replace("</w>", " ")
+        return b"".join(b" " if c == " " else bytes([byte_of[c]]) for c in words).decode("utf-8", "replace").strip()
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """Given: CLIP's activation: a cheap stand-in for GELU.
+
+        quick_gelu(x) = x * sigmoid(1.702 * x)
+
+    Args:
+        x: any shape, any floating dtype.
+
+    Returns:
+        A new tensor with the shape and dtype of x.
+    """
+    return x * torch.sigmoid(1.702 * x)
+
+
+def causal_mask(length: int) -> Tensor:
+    """Exercise 6.4: the mask that lets token i look at the tokens 0 ... i, itself included.
+
+    Args:
+        length: the number of tokens.
+
+    Returns:
+        (length, length), float32: row i is 0 in the columns 0 ... i and -inf to the right of them.
+    """
+    raise NotImplementedError("exercise 6.4: the mask that lets token i look at the tokens 0 ... i, itself included")
+
+
+class CLIPLayer(nn.Module):
+    """Exercise 6.5: one layer of the text transformer, pre-norm.
+
+        x = x + attention(norm1(x), mask)
+        x = x + fc2(quick_gelu(fc1(norm2(x))))
+
+    Parameters:
+        norm1, norm2: nn.LayerNorm over config.width (eps 1e-5).
+        attention: MultiHeadAttention with config.num_heads heads and biases on to_q, to_k, to_v.
+        fc1: Linear, width -> hidden_width; fc2: Linear, hidden_width -> width.
+    """
+
+    def __init__(self, config: CLIPConfig):
+        raise NotImplementedError("exercise 6.5: one layer of the text transformer, pre-norm")
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """
+        Args:
+            x: (batch, tokens, width).
+            mask: (tokens, tokens), added to the attention scores.
+
+        Returns:
+            (batch, tokens, width).
+        """
+        raise NotImplementedError("exercise 6.5: one layer of the text transformer, pre-norm")
+
+
+class CLIPTextEncoder(nn.Module):
+    """Exercise 6.6: token ids to one vector per token.
+
+        x = token_embedding(tokens) + position_embedding(0, 1, 2, ...)
+        x = each layer in turn, with the causal mask
+        y = final_norm(x)
+
+    Parameters:
+        token_embedding: nn.Embedding, vocab_size x width.
+        position_embedding: nn.Embedding, max_length x width.
+        layers: nn.ModuleList of config.num_layers CLIPLayers.
+        final_norm: nn.LayerNorm over width (eps 1e-5).
+    """
+
+    def __init__(self, config: CLIPConfig):
+        raise NotImplementedError("exercise 6.6: token ids to one vector per token")
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """
+        Args:
+            tokens: (batch, length), int64, length at most max_length.
+
+        Returns:
+            (batch, length, width), in the dtype of the parameters.
+        """
+        raise NotImplementedError("exercise 6.6: token ids to one vector per token")

@@ -1,0 +1,191 @@
+"""Stage 7: the U-Net, which looks at a noisy picture and says what is noise.
+
+Its shape is that of the letter. On the left, going down, blocks halve the resolution step by step and widen the channels:
+fine detail becomes coarse meaning. On the right, going up, the resolution grows back. Coarse meaning alone could not
+put an edge on the right pixel, so every result on the way down is kept, and on the way up each block gets one of them
+beside its own input. They are concatenated, not added: the block's convolution then decides channel by channel
+what to take from the detail and what from the meaning, where a sum would have mixed them beyond repair.
+
+In each block the timestep comes in through the residual blocks and the prompt through the spatial transformers.
+
+Sources: Ronneberger et al., "U-Net", 2015, arXiv:1505.04597, figure 1; Ho et al., 2020, arXiv:2006.11239, appendix B;
+Rombach et al., 2022, arXiv:2112.10752, section 3.3 and table 15; Vaswani et al., 2017, arXiv:1706.03762, section 3.5
+(sinusoids).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from course.config import UNetConfig
+
+from .stage01_group_norm import GroupNorm
+from .stage02_residual import ResidualBlock, silu
+from .stage03_attention import SpatialTransformer
+from .stage04_upsample import Downsample, Upsample
+
+EPS = 1e-5  # of every group norm in the U-Net but those inside the spatial transformers
+
+
+def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000.0) -> Tensor:
+    """Exercise 7.1: write a timestep as a vector of waves, from fast ones to slow ones.
+
+    With half = channels / 2 and i = 0 ... half - 1:
+
+        frequency_i = max_period ** (-i / half)
+        embedding = [cos(t * frequency_0), cos(t * frequency_1), ..., sin(t * frequency_0), sin(t * frequency_1), ...]
+
+    All cosines come first, then all sines. Computed in float32, since half precision cannot tell t=999 from t=998
+    (in float64 if the timesteps are float64).
+
+    Args:
+        timesteps: (batch,), whole numbers 0 ... 999, any integer or floating dtype.
+        channels: an even number.
+        max_period: the slowest wave takes about 2 pi * max_period steps.
+
+    Returns:
+        (batch, channels), float32 (float64 for float64 timesteps).
+    """
+    raise NotImplementedError("exercise 7.1: write a timestep as a vector of waves, from fast ones to slow ones")
+
+
+class TimeEmbedding(nn.Module):
+    """Given: let the network make of the waves what it needs: linear2(silu(linear1(timestep_embedding(t)))).
+
+    Parameters:
+        linear1: Linear, channels -> 4 * channels; linear2: Linear, 4 * channels -> 4 * channels.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+        self.linear1 = nn.Linear(channels, 4 * channels)
+        self.linear2 = nn.Linear(4 * channels, 4 * channels)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """
+        Args:
+            timesteps: (batch,).
+
+        Returns:
+            (batch, 4 * channels), in the dtype of the parameters.
+        """
+        waves = timestep_embedding(timesteps, self.channels).to(self.linear1.weight.dtype)
+        return self.linear2(silu(self.linear1(waves)))
+
+
+class DownBlock(nn.Module):
+    """Exercise 7.2: one level on the way down.
+
+    config.blocks_per_level times: a residual block, and after it a spatial transformer if config.attention[level] says
+    so. At the end a Downsample, but not on the last level. Every result is kept as a skip: one after each
+    (residual block, transformer) pair and one after the Downsample.
+
+    Parameters:
+        residuals: nn.ModuleList of ResidualBlock with eps=EPS; the first takes the previous level's channels
+            (level 0: channels[0]), all return channels[level].
+        transformers: nn.ModuleList of SpatialTransformer, as many as residuals, or empty.
+        downsample: Downsample, or None on the last level.
+    """
+
+    def __init__(self, config: UNetConfig, level: int):
+        raise NotImplementedError("exercise 7.2: one level on the way down")
+
+    def forward(self, x: Tensor, time_embedding: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """
+        Args:
+            x: (batch, channels of the previous level, height, width).
+            time_embedding: (batch, 4 * channels[0]).
+            context: (batch, tokens, context_channels).
+
+        Returns:
+            The block's output and its skips, in the order in which they were made.
+        """
+        raise NotImplementedError("exercise 7.2: one level on the way down")
+
+
+class MidBlock(nn.Module):
+    """Given: the turning point: residual block, spatial transformer, residual block.
+
+    Parameters:
+        residual1, residual2: ResidualBlock with channels[-1]; transformer: SpatialTransformer.
+    """
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        width = config.channels[-1]
+        time_channels = 4 * config.channels[0]
+        self.residual1 = ResidualBlock(width, width, time_channels, config.num_groups, EPS)
+        self.transformer = SpatialTransformer(width, config.num_heads, config.context_channels, config.num_groups)
+        self.residual2 = ResidualBlock(width, width, time_channels, config.num_groups, EPS)
+
+    def forward(self, x: Tensor, time_embedding: Tensor, context: Tensor) -> Tensor:
+        x = self.residual1(x, time_embedding)
+        x = self.transformer(x, context)
+        return self.residual2(x, time_embedding)
+
+
+class UpBlock(nn.Module):
+    """Exercise 7.3: one level on the way up, with the skips of the way down.
+
+    config.blocks_per_level + 1 times: take the newest skip that is left, concatenate it behind x along the channels
+    (x first), then a residual block, then a spatial transformer if config.attention[level] says so. At the end
+    an Upsample, but not on level 0.
+
+    The channels of the skips, in the order in which they are used: channels[level] for all but the last; the last one
+    was made one level above, by its Downsample (or by conv_in): channels[level - 1], or channels[0] on level 0.
+
+    Parameters:
+        residuals: nn.ModuleList of ResidualBlock with eps=EPS; the first gets channels[level + 1] (on the deepest
+            level: channels[-1]) plus its skip, the others channels[level] plus their skip; all return channels[level].
+        transformers: nn.ModuleList of SpatialTransformer, as many as residuals, or empty.
+        upsample: Upsample, or None on level 0.
+    """
+
+    def __init__(self, config: UNetConfig, level: int):
+        raise NotImplementedError("exercise 7.3: one level on the way up, with the skips of the way down")
+
+    def forward(self, x: Tensor, skips: list[Tensor], time_embedding: Tensor, context: Tensor) -> Tensor:
+        """
+        Args:
+            x: (batch, channels of the level below, height, width).
+            skips: as many as there are residual blocks, in the order in which they were made: the last is used first.
+            time_embedding: (batch, 4 * channels[0]).
+            context: (batch, tokens, context_channels).
+
+        Returns:
+            (batch, channels[level], 2 * height, 2 * width), on level 0 (batch, channels[0], height, width).
+        """
+        raise NotImplementedError("exercise 7.3: one level on the way up, with the skips of the way down")
+
+
+class UNet(nn.Module):
+    """Exercise 7.4: the whole: noisy latents, timesteps and prompt to the noise in the latents.
+
+        conv_in -> down levels -> mid -> up levels -> conv_out(silu(norm_out(x)))
+
+    conv_in's result is the first skip. Each up level uses up the newest skips, as many as it has residual blocks.
+
+    Parameters:
+        time_embedding: TimeEmbedding with channels[0].
+        conv_in: 3x3 convolution, padding 1, in_channels -> channels[0].
+        down: nn.ModuleList of DownBlock, level 0 first; mid: MidBlock; up: nn.ModuleList of UpBlock, deepest level first.
+        norm_out: GroupNorm over channels[0] with eps=EPS.
+        conv_out: 3x3 convolution, padding 1, channels[0] -> out_channels.
+    """
+
+    def __init__(self, config: UNetConfig):
+        raise NotImplementedError("exercise 7.4: the whole")
+
+    def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        """
+        Args:
+            latents: (batch, in_channels, height, width); height and width are multiples of 2 ** (number of levels - 1).
+            timesteps: (batch,), whole numbers 0 ... 999.
+            context: (batch, tokens, context_channels).
+
+        Returns:
+            (batch, out_channels, height, width): the noise that the network believes to be in the latents.
+        """
+        raise NotImplementedError("exercise 7.4: the whole")

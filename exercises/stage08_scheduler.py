@@ -1,0 +1,255 @@
+"""Stage 8: the noise schedule, and four ways to walk it backwards.
+
+Training noise is added in 1000 small steps, x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) e. A sum of Gaussians
+is a Gaussian, so all steps up to t make one:
+
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e          abar_t = product of (1 - beta_s) for s = 0 ... t
+
+Read from right to left, this is all there is to sampling: a guess of the noise e is a guess of the picture x_0, and
+from the guess of x_0 one can jump to any other t. A single jump from pure noise to t = 0 gives the blurred average of all pictures that
+the noise could have come from. So one walks: guess, go a bit of the way, guess again. The samplers differ in how they use
+the guesses. DDIM keeps the predicted noise and re-mixes; DDPM puts in some fresh noise; Euler follows the
+slope of a differential equation; DPM-Solver++(2M) does so with a memory of the last guess, and needs fewer steps.
+
+The square root in Stable Diffusion's betas makes their square roots, the standard deviations of the added noise, grow
+evenly; the noise comes in more slowly at first than with evenly growing betas.
+
+All steppers have the same first arguments and work on the same latents, so they can be exchanged for each other.
+`next_timestep` is the one to arrive at, smaller than `timestep`; -1 stands for the clean picture. The schedule
+lives on the CPU in float64: it is read one number at a time.
+
+Sources: Ho et al., "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239, equations 4, 6, 7 and 15; Song et
+al., "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502, equations 12 and 16; Karras et al., "Elucidating the
+Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364, algorithm 1; Lu et al., "DPM-Solver++", 2022,
+arXiv:2211.01095, algorithm 2.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def scaled_linear_betas(num_steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> Tensor:
+    """Exercise 8.1: how much noise each training step adds: betas whose square roots grow evenly.
+
+        sqrt(beta_t) runs in equal steps from sqrt(start) to sqrt(end)
+
+    Args:
+        num_steps: the number of training steps.
+        start, end: the first and the last beta, between 0 and 1.
+
+    Returns:
+        (num_steps,), float64.
+    """
+    raise NotImplementedError("exercise 8.1: how much noise each training step adds")
+
+
+def alphas_cumprod(betas: Tensor) -> Tensor:
+    """Exercise 8.2: how much of the picture's variance is left after each training step.
+
+        abar_t = (1 - beta_0) * (1 - beta_1) * ... * (1 - beta_t)
+
+    Args:
+        betas: (num_steps,).
+
+    Returns:
+        (num_steps,), falling, between 0 and 1.
+    """
+    raise NotImplementedError("exercise 8.2: how much of the picture's variance is left after each training step")
+
+
+class NoiseSchedule:
+    """Given: the betas, their running product, and what follows from them.
+
+    Attributes:
+        num_train_timesteps: 1000 in Stable Diffusion; timesteps run from 0 (hardly any noise) to 999 (nearly all noise).
+        betas, alphas_cumprod: (num_train_timesteps,), float64, on the CPU.
+    """
+
+    def __init__(self, num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012):
+        self.num_train_timesteps = num_train_timesteps
+        self.betas = scaled_linear_betas(num_train_timesteps, beta_start, beta_end)
+        self.alphas_cumprod = alphas_cumprod(self.betas)
+
+    def alpha_bar(self, timestep: int) -> float:
+        """Given: abar at a timestep; 1, no noise at all, at -1."""
+        return 1.0 if timestep < 0 else float(self.alphas_cumprod[timestep])
+
+    def add_noise(self, original: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Exercise 8.3: jump from clean latents to any timestep in one go.
+
+            noisy = sqrt(abar_t) * original + sqrt(1 - abar_t) * noise          each sample with its own t
+
+        Args:
+            original: (batch, channels, height, width), clean.
+            noise: the same shape, standard normal.
+            timesteps: (batch,), whole numbers 0 ... num_train_timesteps - 1, on any device.
+
+        Returns:
+            The noisy latents, with the shape, dtype and device of original.
+        """
+        raise NotImplementedError("exercise 8.3: jump from clean latents to any timestep in one go")
+
+    def predict_original(self, noisy: Tensor, predicted_noise: Tensor, timestep: int) -> Tensor:
+        """Exercise 8.4: what the clean latents are if the predicted noise is right: add_noise solved for the original.
+
+            original = (noisy - sqrt(1 - abar_t) * predicted_noise) / sqrt(abar_t)
+
+        Args:
+            noisy, predicted_noise: (batch, channels, height, width).
+            timestep: the one of all samples.
+
+        Returns:
+            The same shape. Not clipped: latents, unlike pictures, have no fixed range.
+        """
+        raise NotImplementedError("exercise 8.4: what the clean latents are if the predicted noise is right")
+
+    def inference_timesteps(self, num_steps: int, intervals: int | None = None) -> list[int]:
+        """Exercise 8.5: which timesteps to visit, from noisy to clean.
+
+        With stride = num_train_timesteps // intervals, these are the num_steps smallest of 1, 1 + stride,
+        1 + 2 * stride, ... that are left when a stepper does not count the first one: DDIM, DDPM and Euler cut the
+        schedule into as many intervals as steps and visit
+
+            1 + (num_steps - 1) * stride, ..., 1 + stride, 1          for 50 steps: 981, 961, ..., 21, 1
+
+        DPM-Solver++ cuts it into one interval more and leaves out the 1:
+
+            1 + num_steps * stride, ..., 1 + 2 * stride, 1 + stride          for 50 steps: 951, 932, ..., 39, 20
+
+        Args:
+            num_steps: how many; at least 1.
+            intervals: num_steps (the default, None) or num_steps + 1; less than num_train_timesteps.
+
+        Returns:
+            num_steps falling whole numbers.
+        """
+        raise NotImplementedError("exercise 8.5: which timesteps to visit, from noisy to clean")
+
+    def start_index(self, num_steps: int, strength: float) -> int:
+        """Given: at which of the inference timesteps image-to-image starts.
+
+        A strength of 1 walks all num_steps, 0.5 the last half of them; at least one is always walked. Rounding 50 * 0.58
+        down as it stands would lose a step (it is 28.999999999999996), so a hair is added before.
+
+        Args:
+            num_steps: the number of inference timesteps.
+            strength: above 0, up to 1.
+
+        Returns:
+            An index 0 ... num_steps - 1.
+        """
+        return num_steps - max(1, int(num_steps * strength + 1e-6))
+
+
+def ddim_step(
+    schedule: NoiseSchedule,
+    latents: Tensor,
+    predicted_noise: Tensor,
+    timestep: int,
+    next_timestep: int,
+    eta: float = 0.0,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """Exercise 8.6: DDIM: guess the clean picture, then mix the same noise back in, but less of it.
+
+        original = predict_original(latents, predicted_noise, t)
+        sigma    = eta * sqrt((1 - abar_next) / (1 - abar_t)) * sqrt(1 - abar_t / abar_next)
+        result   = sqrt(abar_next) * original + sqrt(1 - abar_next - sigma^2) * predicted_noise + sigma * noise
+
+    Stable Diffusion's own sampler never arrives at abar = 1: when next_timestep is negative it takes abar_0.
+
+    Args:
+        schedule: the noise schedule.
+        latents: (batch, channels, height, width), at `timestep`.
+        predicted_noise: the same shape.
+        timestep, next_timestep: where we are and where to go; -1: to the end.
+        eta: 0: no fresh noise, the way is determined. 1: as much as DDPM.
+        noise: standard normal, the shape of latents; needed only if eta > 0.
+
+    Returns:
+        The latents at next_timestep.
+    """
+    raise NotImplementedError("exercise 8.6: DDIM")
+
+
+def ddpm_step(
+    schedule: NoiseSchedule,
+    latents: Tensor,
+    predicted_noise: Tensor,
+    timestep: int,
+    next_timestep: int,
+    noise: Tensor,
+) -> Tensor:
+    """Exercise 8.7: DDPM: draw from the distribution of the less noisy latents, given the noisy ones and the guess.
+
+    A stride of several training steps counts as one big step with alpha = abar_t / abar_next and beta = 1 - alpha:
+
+        original = predict_original(latents, predicted_noise, t)
+        mean     = sqrt(abar_next) * beta / (1 - abar_t) * original
+                 + sqrt(alpha) * (1 - abar_next) / (1 - abar_t) * latents
+        variance = (1 - abar_next) / (1 - abar_t) * beta
+        result   = mean + sqrt(variance) * noise
+
+    On the last step abar_next is 1, the variance 0 and the result the guess itself.
+
+    Args:
+        schedule, latents, predicted_noise, timestep, next_timestep: as for ddim_step.
+        noise: standard normal, the shape of latents.
+
+    Returns:
+        The latents at next_timestep.
+    """
+    raise NotImplementedError("exercise 8.7: DDPM")
+
+
+def euler_step(
+    schedule: NoiseSchedule, latents: Tensor, predicted_noise: Tensor, timestep: int, next_timestep: int
+) -> Tensor:
+    """Exercise 8.8: Euler: in the right coordinates, the way from noise to picture is a curve with a simple slope.
+
+    Divide the latents by sqrt(abar). Then they are original + sigma * noise with sigma = sqrt((1 - abar) / abar), the
+    noise is their slope when sigma changes, and Euler's method goes straight along it:
+
+        scaled = latents / sqrt(abar_t)
+        scaled = scaled + (sigma_next - sigma_t) * predicted_noise
+        result = scaled * sqrt(abar_next)
+
+    On the last step abar_next is 1 and sigma_next 0.
+
+    Args and result: as for ddim_step.
+    """
+    raise NotImplementedError("exercise 8.8: Euler")
+
+
+def dpm_solver_2m_step(
+    schedule: NoiseSchedule,
+    latents: Tensor,
+    predicted_noise: Tensor,
+    timestep: int,
+    next_timestep: int,
+    last_timestep: int | None = None,
+    last_original: Tensor | None = None,
+) -> Tensor:
+    """Exercise 8.9: DPM-Solver++(2M): like Euler, but with an eye on where the guess is moving.
+
+    With alpha = sqrt(abar), sigma = sqrt(1 - abar), lambda = log(alpha / sigma) at each of the timesteps:
+
+        original = predict_original(latents, predicted_noise, t)
+        h        = lambda_next - lambda_t
+        r        = (lambda_t - lambda_last) / h
+        guess    = original + (original - last_original) / (2 * r)
+        result   = sigma_next / sigma_t * latents - alpha_next * (exp(-h) - 1) * guess
+
+    Without a last step (on the first one), guess = original. On the last step the result is original.
+
+    Args:
+        schedule, latents, predicted_noise, timestep, next_timestep: as for ddim_step.
+        last_timestep: the timestep before this one (a larger number), or None on the first step.
+        last_original: what predict_original gave there.
+
+    Returns:
+        The latents at next_timestep.
+    """
+    raise NotImplementedError("exercise 8.9: DPM-Solver++(2M)")

@@ -1,0 +1,269 @@
+"""Stage 9: the sampler, where all parts become a picture.
+
+Text to image: the prompt becomes 77 vectors, noise becomes latents step by step, latents become a picture. Image to image:
+the noise does not start the story but comes in half-way, on top of a given picture; `strength` says how far from the end.
+Inpainting: after each step, everything outside of the mask is put back to what the given picture looks like
+at that noise level.
+
+In every step the U-Net is asked twice: what is noise, given the prompt, and what is noise, given another text (nothing, or
+a negative prompt)? Guidance takes the difference of the two answers as the direction "more like the prompt" and goes
+further that way than the model itself would. With a negative prompt the same difference leads away from it: it is a
+subtraction of two noise predictions for the same latents, not of two texts.
+
+Sources: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598, equation 6; Meng et al., "SDEdit",
+2022, arXiv:2108.01073, section 3 (image to image); Lugmayr et al., "RePaint", 2022, arXiv:2201.09865, equation 8
+(inpainting).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .stage05_vae import VAE
+from .stage06_clip import CLIPTextEncoder, Tokenizer
+from .stage07_unet import UNet
+from .stage08_scheduler import NoiseSchedule, ddim_step, ddpm_step, dpm_solver_2m_step, euler_step
+
+SAMPLERS = ("ddim", "ddpm", "euler", "dpm++2m")
+
+
+@dataclass
+class StableDiffusion:
+    """Given: the parts of the pipeline."""
+
+    tokenizer: Tokenizer
+    text_encoder: CLIPTextEncoder
+    unet: UNet
+    vae: VAE
+    schedule: NoiseSchedule
+
+
+@dataclass
+class Step:
+    """Given: what `denoise` reports after each step.
+
+    Attributes:
+        index, count: this step's number, from 0, and how many there are.
+        timestep: at which the noise was predicted.
+        latents: after the step, (batch, channels, height, width), float32.
+        original: the clean latents as guessed in this step, the same shape.
+    """
+
+    index: int
+    count: int
+    timestep: int
+    latents: Tensor
+    original: Tensor
+
+
+def classifier_free_guidance(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
+    """Exercise 9.1: exaggerate what the prompt changes.
+
+        guided = unconditional + scale * (conditional - unconditional)
+
+    Scale 0 ignores the prompt, 1 is the model's own opinion, 7.5 is Stable Diffusion's usual exaggeration.
+
+    Args:
+        unconditional: the noise predicted for the negative prompt (or none), (batch, channels, height, width).
+        conditional: the noise predicted for the prompt, the same shape.
+        scale: the guidance scale.
+
+    Returns:
+        The same shape.
+    """
+    raise NotImplementedError("exercise 9.1: exaggerate what the prompt changes")
+
+
+def encode_prompts(model: StableDiffusion, prompts: Sequence[str]) -> Tensor:
+    """Given: prompts to contexts: (number of prompts, max_length, width), on the model's device."""
+    tokens = model.tokenizer(prompts).to(model.text_encoder.token_embedding.weight.device)
+    return model.text_encoder(tokens)
+
+
+def predict_noise(
+    unet: UNet, latents: Tensor, timestep: int, context: Tensor, negative_context: Tensor | None, guidance_scale: float
+) -> Tensor:
+    """Exercise 9.2: ask the U-Net, with guidance, for the noise in the latents.
+
+    Without a negative_context: the U-Net's answer for the context. With one: both answers, joined by
+    classifier_free_guidance. Both questions go through the U-Net in one batch, the unconditional half first: that is
+    faster than two calls. The U-Net takes latents in the dtype of the context and one timestep per sample.
+
+    Args:
+        unet: the U-Net.
+        latents: (batch, channels, height, width), float32.
+        timestep: the same for all samples.
+        context: (batch, tokens, width), of the prompts.
+        negative_context: (batch, tokens, width), of the negative prompts, or None for no guidance.
+        guidance_scale: used only with a negative_context.
+
+    Returns:
+        (batch, channels, height, width), in the dtype of latents.
+    """
+    raise NotImplementedError("exercise 9.2: ask the U-Net, with guidance, for the noise in the latents")
+
+
+def timesteps_for(schedule: NoiseSchedule, sampler: str, num_steps: int) -> list[int]:
+    """Given: the timesteps that a sampler visits: DPM-Solver++ divides the schedule into one interval more."""
+    return schedule.inference_timesteps(num_steps, num_steps + 1 if sampler == "dpm++2m" else None)
+
+
+@torch.no_grad()
+def denoise(
+    model: StableDiffusion,
+    latents: Tensor,
+    timesteps: Sequence[int],
+    context: Tensor,
+    negative_context: Tensor | None = None,
+    guidance_scale: float = 7.5,
+    sampler: str = "ddim",
+    generator: torch.Generator | None = None,
+    after_step: Callable[[Tensor, int], Tensor] | None = None,
+) -> Iterator[Step]:
+    """Exercise 9.3: walk from noisy latents to clean ones, and report every step.
+
+    For each timestep: predict the noise, guess the original (schedule.predict_original), take one step of the
+    sampler towards the next timestep of the list (after the last one: -1), let after_step change the result if there is
+    an after_step, and yield a Step. DDPM needs fresh noise in every step: draw_noise(latents, generator).
+    DPM-Solver++ needs the last timestep and the last original.
+
+    Args:
+        model: its unet and its schedule are used.
+        latents: (batch, channels, height, width), float32, noisy as at timesteps[0].
+        timesteps: falling.
+        context, negative_context, guidance_scale: as for predict_noise.
+        sampler: one of SAMPLERS.
+        generator: source of DDPM's noise, on the CPU.
+        after_step: called with the new latents and the next timestep; what it returns takes the latents' place.
+
+    Yields:
+        One Step per timestep.
+
+    Raises:
+        ValueError: for an unknown sampler.
+    """
+    raise NotImplementedError("exercise 9.3: walk from noisy latents to clean ones, and report every step")
+
+
+def draw_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Given: standard normal noise with the shape, dtype and device of `like`.
+
+    It is always drawn in float32 on the CPU, so that a seed gives the same picture on every device.
+    """
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(device=like.device, dtype=like.dtype)
+
+
+def contexts_for(
+    model: StableDiffusion, prompts: Sequence[str], negative_prompts: Sequence[str], guidance_scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """Given: contexts of the prompts and of the negative prompts; None for the latter where they would cancel out."""
+    context = encode_prompts(model, prompts)
+    return context, None if guidance_scale == 1.0 else encode_prompts(model, negative_prompts)
+
+
+def finish(model: StableDiffusion, steps: Iterator[Step], on_step: Callable[[Step], None] | None) -> Tensor:
+    """Given: run all steps, telling on_step about each, and decode the last latents."""
+    for step in steps:
+        if on_step is not None:
+            on_step(step)
+    return model.vae.decode(step.latents.to(model.vae.post_quant_conv.weight.dtype)).float()
+
+
+@torch.no_grad()
+def text_to_image(
+    model: StableDiffusion,
+    prompts: Sequence[str],
+    negative_prompts: Sequence[str],
+    noise: Tensor,
+    num_steps: int = 50,
+    guidance_scale: float = 7.5,
+    sampler: str = "ddim",
+    generator: torch.Generator | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Tensor:
+    """Exercise 9.4: from prompts and noise to pictures.
+
+    Contexts (contexts_for) -> denoise the noise along all timesteps (timesteps_for) -> decode (finish).
+
+    Args:
+        model: the pipeline's parts.
+        prompts, negative_prompts: one of each per picture; "" for no negative prompt.
+        noise: (batch, latent channels, height / 8, width / 8), float32, standard normal.
+        num_steps: how many steps.
+        guidance_scale: 1 means no guidance.
+        sampler: one of SAMPLERS.
+        generator: source of DDPM's noise.
+        on_step: called with each Step.
+
+    Returns:
+        (batch, 3, height, width), float32, about [-1, 1].
+    """
+    raise NotImplementedError("exercise 9.4: from prompts and noise to pictures")
+
+
+@torch.no_grad()
+def image_to_image(
+    model: StableDiffusion,
+    images: Tensor,
+    prompts: Sequence[str],
+    negative_prompts: Sequence[str],
+    noise: Tensor,
+    strength: float = 0.8,
+    num_steps: int = 50,
+    guidance_scale: float = 7.5,
+    sampler: str = "ddim",
+    generator: torch.Generator | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    encoder_noise: Tensor | None = None,
+) -> Tensor:
+    """Exercise 9.5: from pictures and prompts to new pictures.
+
+    Encode the pictures, leave out the timesteps before schedule.start_index(num_steps, strength), add noise as at the
+    first timestep that is left, and go on as in text_to_image.
+
+    Args:
+        images: (batch, 3, height, width), float32, in [-1, 1].
+        noise: (batch, latent channels, height / 8, width / 8), float32, standard normal.
+        strength: above 0 (nearly the given picture) up to 1 (hardly a trace of it).
+        encoder_noise: passed to vae.encode: None for the mean.
+        The others: as for text_to_image.
+
+    Returns:
+        (batch, 3, height, width), float32, about [-1, 1].
+    """
+    raise NotImplementedError("exercise 9.5: from pictures and prompts to new pictures")
+
+
+@torch.no_grad()
+def inpaint(
+    model: StableDiffusion,
+    images: Tensor,
+    mask: Tensor,
+    prompts: Sequence[str],
+    negative_prompts: Sequence[str],
+    noise: Tensor,
+    strength: float = 1.0,
+    num_steps: int = 50,
+    guidance_scale: float = 7.5,
+    sampler: str = "ddim",
+    generator: torch.Generator | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    encoder_noise: Tensor | None = None,
+) -> Tensor:
+    """Exercise 9.6: repaint a part of the pictures and keep the rest.
+
+    As image_to_image, but at strength 1 start from the noise alone, and after every step keep the new latents only where
+    the mask is 1; elsewhere take the encoded pictures with the same `noise`, as noisy as at the next timestep (clean when
+    that is -1). The latents' mask takes one pixel of the mask for every 8x8 square, its top left one.
+
+    Args:
+        images: (batch, 3, height, width), float32, in [-1, 1].
+        mask: (batch, 1, height, width) of zeros (keep) and ones (repaint).
+        The others: as for image_to_image.
+
+    Returns:
+        (batch, 3, height, width), float32, about [-1, 1].
+    """
+    raise NotImplementedError("exercise 9.6: repaint a part of the pictures and keep the rest")

@@ -1,0 +1,235 @@
+"""Stage 10: from the names in a published checkpoint to ours.
+
+A checkpoint is a dictionary from names to tensors. Stable Diffusion 1.x was published by the CompVis group as one file
+with everything in it, under the names that their code happened to use: `model.diffusion_model.input_blocks.4.1.proj_in.weight`.
+Ours are other names for the same tensors. Shapes do not tell them apart (nearly all tensors of the U-Net share their
+shape with another one), so a single swapped name gives a network that runs and paints nonsense. Hence the two rules of this stage:
+every tensor of the file is accounted for by name, and loading is strict.
+
+The file holds the U-Net twice. Training makes a noisy walk around a good place; the exponential moving average (EMA) of
+the weights along that walk lies closer to it than the last step does. Pictures are made with the average, and
+training would go on from the raw weights.
+
+Each remapper is built from small rules: a pattern of their name, and a template of ours. Reading the rules side by side is
+a good way to see that both networks are the same.
+
+Sources: Rombach et al., 2022, arXiv:2112.10752 (the checkpoint's code is at github.com/CompVis/stable-diffusion); Polyak
+and Juditsky, "Acceleration of stochastic approximation by averaging", 1992 (averaged weights).
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+PREFIXES = {
+    "vae": "first_stage_model.",
+    "clip": "cond_stage_model.transformer.",
+    "unet": "model.diffusion_model.",
+}
+
+
+def split_checkpoint(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Given: one dictionary per model, each with the names that follow the model's prefix (PREFIXES).
+
+    What belongs to none of the three (the noise schedule's tables, EMA weights, ...) is left out. Not mistaken
+    for a weight may be `text_model.embeddings.position_ids`, a table of the numbers 0 ... 76: it is left out too.
+
+    Args:
+        state_dict: a whole checkpoint.
+
+    Returns:
+        {"vae": {...}, "clip": {...}, "unet": {...}}.
+
+    Raises:
+        ValueError: if there is not a single tensor for one of the three models; it names the prefix.
+    """
+    parts = {}
+    for part, prefix in PREFIXES.items():
+        parts[part] = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in state_dict.items()
+            if name.startswith(prefix) and not name.endswith("position_ids")
+        }
+        if not parts[part]:
+            raise ValueError(f"no tensor's name begins with {prefix!r}: this is not a Stable Diffusion 1.x checkpoint")
+    return parts
+
+
+def select_ema(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Exercise 10.1: the same checkpoint with the U-Net's averaged weights in place of its raw ones.
+
+    For `model.diffusion_model.out.0.weight` the average is stored as `model_ema.diffusion_modelout0weight`: without
+    the leading `model.`, and without any dots.
+
+    Args:
+        state_dict: a whole checkpoint.
+
+    Returns:
+        A new dictionary with the same names; the one passed in is not changed.
+
+    Raises:
+        ValueError: if the average of a U-Net tensor is missing; it names the tensor.
+    """
+    raise NotImplementedError(
+        "exercise 10.1: the same checkpoint with the U-Net's averaged weights in place of its raw ones"
+    )
+
+
+def rename(name: str, rules: Mapping[str, str]) -> str:
+    """Given: the first rule whose pattern matches the beginning of the name is applied; the rest of the name stays.
+
+    Raises:
+        ValueError: if no rule matches.
+    """
+    for pattern, replacement in rules.items():
+        match = re.match(pattern, name)
+        if match:
+            return match.expand(replacement) + name[match.end() :]
+    raise ValueError(f"unknown tensor {name}")
+
+
+VAE_RESIDUAL = {
+    r"norm(\d)": r"norm\1",
+    r"conv(\d)": r"conv\1",
+    r"nin_shortcut": r"shortcut",
+}
+
+VAE_ATTENTION = {
+    r"norm": r"norm",
+    r"q\b": r"attention.to_q",
+    r"k\b": r"attention.to_k",
+    r"v\b": r"attention.to_v",
+    r"proj_out": r"attention.to_out",
+}
+
+
+def remap_vae(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Exercise 10.2: the VAE's tensors, from CompVis' names to ours.
+
+        quant_conv, post_quant_conv                     the same
+        encoder.conv_in, norm_out, conv_out             the same; so in the decoder
+        encoder.down.I.block.J...                       encoder.levels.I.residuals.J...
+        encoder.down.I.downsample.conv                  encoder.levels.I.resize.conv
+        decoder.up.I.block.J...                         decoder.levels.(last - I).residuals.J...
+        decoder.up.I.upsample.conv                      decoder.levels.(last - I).resize.conv
+        encoder.mid.block_1, attn_1, block_2            encoder.middle.residual1, attention, residual2; so in the decoder
+
+    Inside of a block, VAE_RESIDUAL and VAE_ATTENTION tell the names. CompVis numbers the decoder's levels from the
+    picture down, so the one that runs first has the highest number; ours are numbered in the order in which they run. The
+    attention's q, k, v and proj_out are 1x1 convolutions in the file, (C, C, 1, 1); ours are linear layers, (C, C).
+
+    Args:
+        state_dict: what split_checkpoint returns as "vae".
+
+    Returns:
+        The same tensors under the names of our VAE.
+
+    Raises:
+        ValueError: for a name that no rule knows.
+    """
+    raise NotImplementedError("exercise 10.2: the VAE's tensors, from CompVis' names to ours")
+
+
+CLIP_RULES = {
+    r"text_model\.embeddings\.token_embedding": r"token_embedding",
+    r"text_model\.embeddings\.position_embedding": r"position_embedding",
+    r"text_model\.encoder\.layers\.(\d+)\.layer_norm(\d)": r"layers.\1.norm\2",
+    r"text_model\.encoder\.layers\.(\d+)\.self_attn\.(q|k|v|out)_proj": r"layers.\1.attention.to_\2",
+    r"text_model\.encoder\.layers\.(\d+)\.mlp\.(fc1|fc2)": r"layers.\1.\2",
+    r"text_model\.final_layer_norm": r"final_norm",
+}
+
+
+def remap_clip(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Given: the text encoder's tensors, by CLIP_RULES alone: an example of how the rules work.
+
+    Args:
+        state_dict: what split_checkpoint returns as "clip".
+
+    Returns:
+        The same tensors under the names of our CLIPTextEncoder.
+
+    Raises:
+        ValueError: for a name that no rule knows.
+    """
+    return {rename(name, CLIP_RULES): tensor for name, tensor in state_dict.items()}
+
+
+UNET_RESIDUAL = {
+    r"in_layers\.0": r"norm1",
+    r"in_layers\.2": r"conv1",
+    r"emb_layers\.1": r"time_proj",
+    r"out_layers\.0": r"norm2",
+    r"out_layers\.3": r"conv2",
+    r"skip_connection": r"shortcut",
+}
+
+UNET_TRANSFORMER = {
+    r"norm\b": r"norm",
+    r"proj_in": r"proj_in",
+    r"proj_out": r"proj_out",
+    r"transformer_blocks\.0\.norm(\d)": r"block.norm\1",
+    r"transformer_blocks\.0\.attn1\.to_out\.0": r"block.self_attention.to_out",
+    r"transformer_blocks\.0\.attn1": r"block.self_attention",
+    r"transformer_blocks\.0\.attn2\.to_out\.0": r"block.cross_attention.to_out",
+    r"transformer_blocks\.0\.attn2": r"block.cross_attention",
+    r"transformer_blocks\.0\.ff\.net\.0": r"block.feed_forward.geglu",
+    r"transformer_blocks\.0\.ff\.net\.2": r"block.feed_forward.out",
+}
+
+UNET_TOP = {
+    r"time_embed\.0": r"time_embedding.linear1",
+    r"time_embed\.2": r"time_embedding.linear2",
+    r"input_blocks\.0\.0": r"conv_in",
+    r"out\.0": r"norm_out",
+    r"out\.2": r"conv_out",
+}
+
+
+def remap_unet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Exercise 10.3: the U-Net's tensors, from CompVis' names to ours.
+
+    CompVis counts through: input_blocks.0 is conv_in, then come, level by level, n residual blocks and a
+    downsampling; on the way up each level has n + 1 output_blocks. With n = blocks per level:
+
+        input_blocks.(1 + L * (n + 1) + J).0...         down.L.residuals.J...
+        input_blocks.(1 + L * (n + 1) + J).1...         down.L.transformers.J...
+        input_blocks.(1 + L * (n + 1) + n).0.op         down.L.downsample.conv
+        middle_block.0, .1, .2                          mid.residual1, mid.transformer, mid.residual2
+        output_blocks.(U * (n + 1) + J).0...            up.U.residuals.J...
+        output_blocks.(U * (n + 1) + J).1...            up.U.transformers.J...
+        output_blocks.(U * (n + 1) + n).(1 or 2).conv   up.U.upsample.conv         (1 on levels without attention)
+
+    Inside of a block, UNET_RESIDUAL and UNET_TRANSFORMER tell the names; UNET_TOP tells the rest. The first
+    downsampling, at input_blocks.(n + 1), gives n away.
+
+    Args:
+        state_dict: what split_checkpoint returns as "unet".
+
+    Returns:
+        The same tensors under the names of our UNet.
+
+    Raises:
+        ValueError: for a name that no rule knows.
+    """
+    raise NotImplementedError("exercise 10.3: the U-Net's tensors, from CompVis' names to ours")
+
+
+def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Exercise 10.4: copy the tensors into the model's parameters, all of them or none.
+
+    A model that misses one tensor keeps random numbers there and paints mush without a word; so nothing is
+    loaded unless every parameter gets a tensor of its shape and every tensor finds its parameter. The model keeps its
+    own dtype.
+
+    Args:
+        model: to be filled.
+        state_dict: our names to tensors.
+
+    Raises:
+        ValueError: naming the first few tensors that are missing (a parameter without a tensor), unexpected (a
+            tensor without a parameter) or of the wrong shape (with both shapes). The model is unchanged then.
+    """
+    raise NotImplementedError("exercise 10.4: copy the tensors into the model's parameters, all of them or none")
