@@ -1,0 +1,93 @@
+"""The training data: pictures of random scenes with their captions, drawn once and kept in a folder.
+
+The folder holds `pictures.npy` (count, size, size, 3), uint8, which is mapped rather than read, so that data larger than
+the memory is no problem, and `captions.json` with several captions for each picture.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from course.training.captions import caption
+from course.training.scenes import draw_scene, sample_scene
+
+CAPTIONS_EACH = 4
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures and what they show.
+
+    images: (count, size, size, 3), uint8, red first.
+    captions: CAPTIONS_EACH for every picture.
+    """
+
+    images: np.ndarray
+    captions: list[list[str]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def draw_example(seed: int, index: int, size: int) -> tuple[np.ndarray, list[str]]:
+    """Draws picture number `index`: ((size, size, 3) uint8, captions). The same arguments give the same example."""
+    rng = random.Random(f"{seed} {index}")
+    scene = sample_scene(rng)
+    captions = [caption(scene, rng) for _ in range(CAPTIONS_EACH)]
+    return np.asarray(draw_scene(scene, rng, size)), captions
+
+
+def _draw_chunk(job: tuple[str, int, int, int, int]) -> list[list[str]]:
+    """Worker: draws pictures first ... last - 1 into the file and returns their captions."""
+    path, first, last, seed, size = job
+    images = np.load(path, mmap_mode="r+")
+    captions = []
+    for index in range(first, last):
+        images[index], texts = draw_example(seed, index, size)
+        captions.append(texts)
+    images.flush()
+    return captions
+
+
+def draw_pictures(folder: Path, count: int, size: int, seed: int, workers: int) -> None:
+    """Draws `count` pictures into a new folder, which appears under its name only when it is complete."""
+    unfinished = folder.with_name(folder.name + f".unfinished-{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        path = unfinished / "pictures.npy"
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, size, size, 3)).flush()
+        chunk = 64
+        jobs = [(str(path), i, min(i + chunk, count), seed, size) for i in range(0, count, chunk)]
+        captions: list[list[str]] = []
+        with tqdm(total=count, desc="drawing pictures", unit="", mininterval=1.0) as bar:
+            if len(jobs) < 4:  # starting workers would take longer than drawing
+                chunks = map(_draw_chunk, jobs)
+                for texts in chunks:
+                    captions += texts
+                    bar.update(len(texts))
+            else:
+                with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
+                    for texts in pool.imap(_draw_chunk, jobs):
+                        captions += texts
+                        bar.update(len(texts))
+        (unfinished / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def load_pictures(root: Path, count: int, size: int, seed: int = 0, workers: int | None = None) -> Pictures:
+    """Returns the pictures of the cache folder below `root`, drawn now if they are not there yet."""
+    folder = root / f"pictures-{count}x{size}-seed{seed}"
+    if not folder.exists():
+        draw_pictures(folder, count, size, seed, workers or len(os.sched_getaffinity(0)))
+    images = np.load(folder / "pictures.npy", mmap_mode="r")
+    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    return Pictures(images, captions)

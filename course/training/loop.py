@@ -1,0 +1,279 @@
+"""What all three trainings share: the loop over steps, its budget, its clock, its saves and its progress bar.
+
+Every random number of a step comes from a generator seeded with (seed, part, process, step). So a training that was
+interrupted goes on exactly as if it had not been, and two trainings of equally many steps on the same hardware are equal.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+class Interrupted(Exception):
+    """The training was asked to stop and has saved its state."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line decides for one part of the training.
+
+    minutes: wall time for the part, over all its runs; steps: the number of optimiser steps instead. One of them is None.
+    batch: samples per step and process; None: the part's own choice.
+    """
+
+    out: Path
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    batch: int | None = None
+    learning_rate: float | None = None
+    save_seconds: float = 240.0
+
+
+class Part(Protocol):
+    """One part of the model in training."""
+
+    name: str
+    model: nn.Module  # everything that is trained
+    learning_rate: float  # at its peak
+    betas: tuple[float, float]
+    warmup: int  # steps
+
+    def loss(self, model: nn.Module, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a fresh batch, and numbers to show. `progress` goes from 0 to 1 over the training."""
+
+    def after_step(self, step: int) -> None:
+        """Called after each step of the optimiser (to average weights, for example)."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Tensors to save besides model and optimiser."""
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None: ...
+
+    def write(self, out: Path) -> None:
+        """Writes the weights, for the parts that come after and for export."""
+
+    def check(self) -> dict[str, float]:
+        """Numbers that say how good it is, measured on pictures that are not trained on."""
+
+    def sheet(self) -> Image.Image | None:
+        """A picture that shows how far the training has got."""
+
+
+def make_accelerator() -> Accelerator:
+    """bfloat16 on a GPU that has it; float32 on a CPU, where it is faster at these sizes unless the CPU has AMX."""
+    bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    return Accelerator(mixed_precision="bf16" if bfloat16 else "no")
+
+
+def step_generator(seed: int, part: str, process: int, step: int) -> torch.Generator:
+    """The source of all random numbers of one step of one process (on the CPU, so that it is the same everywhere)."""
+    digest = hashlib.sha256(f"{seed} {part} {process} {step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def learning_rate_factor(step: int, progress: float, warmup: int) -> float:
+    """Linear warm-up over steps, then half a cosine from 1 to 0.01 over the progress."""
+    return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0))))
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary name to write to, and renames it to `path` at the end: `path` is never half written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Writes a safetensors file in float32."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
+        save_file({name: w.detach().to("cpu", torch.float32).contiguous() for name, w in weights.items()}, temporary)
+
+
+def load_weights(path: Path, made_by: str) -> dict[str, Tensor]:
+    """Reads weights that an earlier part has written."""
+    if not path.exists():
+        raise ValueError(f"{path} is missing: train it first with --part {made_by}")
+    return load_file(path)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """While inside, SIGINT and SIGTERM only append to the list; a second one acts as usual."""
+    received: list[int] = []
+    before = {}
+
+    def on_signal(number, frame):
+        received.append(number)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, on_signal)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Clock:
+    """How far a training has got, as a share of its budget: of minutes if it has minutes, else of steps."""
+
+    def __init__(self, settings: Settings, elapsed: float, step: int):
+        self.seconds = settings.minutes * 60.0 if settings.steps is None else None
+        self.steps = settings.steps
+        self.before = elapsed
+        self.started = time.monotonic()
+        self.step = step
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those of earlier runs included."""
+        return self.before + time.monotonic() - self.started
+
+    @property
+    def progress(self) -> float:
+        if self.seconds is None:
+            return self.step / self.steps
+        return self.elapsed / self.seconds
+
+    def left(self, first_step: int) -> float:
+        """Seconds that are left, estimated."""
+        if self.seconds is not None:
+            return max(self.seconds - self.elapsed, 0.0)
+        done = self.step - first_step
+        return (time.monotonic() - self.started) / done * (self.steps - self.step) if done else math.nan
+
+
+def same_everywhere(accelerator: Accelerator, progress: float, stop: bool) -> tuple[float, bool]:
+    """What the first process says about progress and stopping, in all processes."""
+    if accelerator.num_processes == 1:
+        return progress, stop
+    values = torch.tensor([progress, float(stop)], dtype=torch.float32, device=accelerator.device)
+    progress, stop = broadcast(values).tolist()
+    return progress, bool(stop)
+
+
+def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
+    """Trains one part within its budget, going on from its last save if there is one."""
+    state_file = settings.out / f"{part.name}.state.pt"
+    log_file = settings.out / f"{part.name}.log.jsonl"
+    peak = settings.learning_rate or part.learning_rate
+    decayed = [p for p in part.model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in part.model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=part.betas, fused=accelerator.device.type == "cuda")
+
+    step, elapsed = 0, 0.0
+    if state_file.exists():
+        state = torch.load(state_file, map_location="cpu", weights_only=True)
+        try:
+            part.model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise ValueError(f"{state_file} belongs to a model of another size: choose another --out") from None
+        optimizer.load_state_dict(state["optimizer"])
+        part.load_extra_state(state["extra"])
+        step, elapsed = state["step"], state["elapsed"]
+    clock = Clock(settings, elapsed, step)
+    if clock.progress >= 1.0:
+        accelerator.print(f"{part.name}: already trained ({step} steps, {elapsed / 60:.1f} minutes)")
+        part.write(settings.out)
+        return
+    if step:
+        accelerator.print(f"{part.name}: going on after step {step} ({elapsed / 60:.1f} minutes)")
+
+    first_step, last_save = step, time.monotonic()
+    model, optimizer = accelerator.prepare(part.model, optimizer)
+    parameters = decayed + others
+    shown: dict[str, float] = {}
+
+    def save() -> None:
+        if not accelerator.is_main_process:
+            return
+        state = {
+            "model": part.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "extra": part.extra_state(),
+            "step": clock.step,
+            "elapsed": clock.elapsed,
+        }
+        with whole_file(state_file) as temporary:
+            torch.save(state, temporary)
+        part.model.eval()
+        part.write(settings.out)
+        numbers = {name: round(value, 5) for name, value in (shown | part.check()).items()}
+        with log_file.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": clock.step, "minutes": round(clock.elapsed / 60, 2), **numbers}) + "\n")
+        sheet = part.sheet()
+        part.model.train()
+        if sheet is not None:
+            with whole_file(settings.out / f"{part.name}.png") as temporary:
+                sheet.save(temporary, format="PNG")
+
+    part.model.train()
+    bar_format = "{desc} {percentage:3.0f}% |{bar:20}| {postfix}"
+    quiet = not accelerator.is_local_main_process
+    interval = 0.5 if sys.stderr.isatty() else 20.0
+    with stop_signals() as stop, tqdm(total=1.0, desc=part.name, bar_format=bar_format, disable=quiet,
+                                      mininterval=interval, maxinterval=interval) as bar:
+        while True:
+            progress, stopped = same_everywhere(accelerator, clock.progress, bool(stop))
+            if stopped or progress >= 1.0:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = peak * learning_rate_factor(step, progress, part.warmup)
+            generator = step_generator(settings.seed, part.name, accelerator.process_index, step)
+            with accelerator.autocast():
+                loss, numbers = part.loss(model, progress, generator)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            clock.step = step
+            part.after_step(step)
+
+            if step % 10 == 1 or accelerator.device.type == "cpu":  # reading a number makes a GPU wait
+                smooth = 0.98 if step - first_step > 100 else 0.9
+                for name, value in numbers.items():
+                    value = float(value)
+                    shown[name] = smooth * shown.get(name, value) + (1 - smooth) * value
+            minutes, seconds = divmod(int(clock.left(first_step)), 60)
+            bar.set_postfix_str(
+                f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+                + f"  {minutes}:{seconds:02d} left", refresh=False,
+            )
+            bar.update(min(clock.progress, 1.0) - bar.n)
+            if time.monotonic() - last_save > settings.save_seconds:
+                save()
+                last_save = time.monotonic()
+        save()
+    accelerator.wait_for_everyone()
+    if stopped:
+        raise Interrupted(f"{part.name}: stopped after step {step}, saved in {settings.out}; the same command goes on")
