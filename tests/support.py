@@ -144,10 +144,10 @@ def elements(actual: Tensor, expected: Tensor, different: Tensor) -> str:
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """||actual - expected|| / ||expected||, in float64."""
+    """||actual - expected|| / ||expected||, in float64; the numerator alone where all that is expected is rounded zeros."""
     a, e = actual.detach().double(), expected.detach().double()
     distance, size = float((a - e).norm()), float(e.norm())
-    return distance / size if size > 0.0 else distance
+    return distance / size if size > 1e-12 else distance
 
 
 def describe(value: Any) -> str:
@@ -213,9 +213,8 @@ def results_and_gradients(
         return {"the output": output}
     (output * rand(*output.shape, seed=seed, dtype=output.dtype)).sum().backward()
     results = {"the output": output.detach()}
-    for i, x in enumerate(inputs):
-        if isinstance(x, Tensor) and x.requires_grad:
-            results[f"the gradient of input {i + 1}"] = torch.zeros_like(x) if x.grad is None else x.grad
+    for i, x in enumerate(x for x in inputs if isinstance(x, Tensor) and x.requires_grad):
+        results[f"the gradient of input {i + 1}"] = torch.zeros_like(x) if x.grad is None else x.grad
     for name, parameter in module.named_parameters():
         own = names[name] if names is not None else name
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
