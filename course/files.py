@@ -1,6 +1,5 @@
 """Writes the learner's files, and never loses what was in them."""
 
-import ast
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +14,8 @@ def stub(stage: Stage) -> str:
 
 
 def write_stubs() -> list[Path]:
-    """Writes every learner's file that is not yet the stub; returns the backups of those that held work."""
-    return [backup for stage in STAGES if (backup := replace(stage.exercise, stub(stage)))]
+    """Writes all ten learner's files anew; returns the backups of those that were changed."""
+    return [backup for stage in STAGES if (backup := replace(stage, stub(stage)))]
 
 
 def stale_stubs() -> list[str]:
@@ -31,17 +30,15 @@ def stale_stubs() -> list[str]:
     ]
 
 
-def replace(path: Path, text: str) -> Path | None:
-    """Writes `text` to `path`. If the file there holds work, that is first kept beside it under a dated name.
+def replace(stage: Stage, text: str) -> Path | None:
+    """Writes `text` to the learner's file. What was in it, if it is not to be had again, is kept under a dated name.
 
     Returns:
         The backup, or None if there was nothing to keep.
     """
-    backup = None
+    path, backup = stage.exercise, None
     old, new = _bytes(path), text.encode()
-    if old == new:
-        return None
-    if old is not None and old != _git_copy(path) and _holds_work(old, text):
+    if old not in (None, new, stub(stage).encode(), _bytes(stage.solution), _git_copy(path)):
         backup = _free_name(path)
         backup.write_bytes(old)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,19 +57,6 @@ def _git_copy(path: Path) -> bytes | None:
         return subprocess.run(["git", "show", f":{name}"], cwd=ROOT, capture_output=True, check=True).stdout
     except (ValueError, OSError, subprocess.CalledProcessError):
         return None
-
-
-def _holds_work(old: bytes, new: str) -> bool:
-    """Whether a file is anything else than a mere stub, of these solutions or of older ones."""
-    try:
-        text = old.decode("utf-8")
-        return stub_text(text) != text or not _top_names(text) <= _top_names(new)
-    except (UnicodeDecodeError, SyntaxError, ValueError):
-        return True
-
-
-def _top_names(source: str) -> set[str]:
-    return {node.name for node in ast.parse(source).body if hasattr(node, "name")}
 
 
 def _free_name(path: Path) -> Path:

@@ -36,6 +36,7 @@ from course.stubs import exercises
 LIMIT = 10.0  # seconds for one test
 SETUP_LIMIT = 120.0  # seconds for its fixtures, which may build large reference models
 LONGEST_FAILURE = 24  # lines
+LONGEST_MESSAGE = 8  # lines, of an exception that is not ours
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
@@ -199,21 +200,32 @@ def explanation(path: Path, error: BaseException) -> str:
     """The message of a failed check; for any other exception also the lines that it came through."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    frames = list(traceback.extract_tb(error.__traceback__))
-    theirs = [frame for frame in frames if frame.filename == str(path)]
-    if isinstance(error, AssertionError | pytest.fail.Exception) and not is_own_assertion(error, path):
-        lines = [str(error) or frames[-1].line]
+    frames = frames_of(error)
+    if isinstance(error, AssertionError | pytest.fail.Exception) and not raised_in(path, frames):
+        shown = [frame for frame in frames_of(error.__cause__) if frame.filename == str(path)]
+        lines = (own_message(error) or frames[-1].line).splitlines()
     else:
-        in_tests = [frame for frame in frames if Path(frame.filename).parent == TESTS and "conftest" not in frame.name]
-        lines = [f"{type(error).__name__}: {error}", ""]
-        for frame in (theirs or in_tests[-1:])[-6:]:
-            lines += [f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}", f"    {frame.line}"]
+        theirs = [frame for frame in frames if frame.filename == str(path)]
+        in_tests = [frame for frame in frames if Path(frame.filename).name.startswith("test_")]
+        shown = theirs or in_tests[-1:]
+        lines = f"{type(error).__name__}: {error}".splitlines()[:LONGEST_MESSAGE]
+    lines += [""] if shown else []
+    for frame in shown[-5:]:
+        lines += [f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}", f"    {frame.line}"]
     return re.sub(r"blocks_\d+\.", "", "\n".join([*lines, *notes(error)]))  # the assembled package's name
 
 
-def is_own_assertion(error: BaseException, path: Path) -> bool:
-    """Whether an exception was raised by a line of the file under test itself."""
-    frames = traceback.extract_tb(error.__traceback__)
+def own_message(error: BaseException) -> str:
+    """The message that the test gives, without pytest's repetition of the assertion; if it gives none, that."""
+    return re.split(r"\nassert ", str(error), maxsplit=1)[0]
+
+
+def frames_of(error: BaseException | None) -> list[traceback.FrameSummary]:
+    return list(traceback.extract_tb(error.__traceback__)) if error else []
+
+
+def raised_in(path: Path, frames: list[traceback.FrameSummary]) -> bool:
+    """Whether the exception was raised by a line of the file under test itself."""
     return bool(frames) and frames[-1].filename == str(path)
 
 

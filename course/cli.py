@@ -1,0 +1,134 @@
+"""The commands behind `make`, also as `python -m course COMMAND`. Every option can be given as a make variable instead."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from course import files
+from course.assemble import StageError
+from course.stages import Stage, find_stage, short_path
+
+HELP = """\
+Stable Diffusion from scratch, one failing test at a time.
+
+  make generate PROMPT="a red house on a green hill"     draw a picture, with every block that you have finished
+  make test                        test your stages in order, up to the first that is not done
+  make test STAGE=3                that stage alone (or STAGE=attention)
+  make solution STAGE=3            put the solution in place of your file (yours is kept as a backup)
+  make reset STAGE=3               put the stub back in place of your file (yours is kept as a backup)
+  make check                       the repo's own tests, against solutions/ (SLOW=1: the slow ones too)
+  make train MINUTES=60            train the small model
+  make stubs                       make exercises/ anew out of solutions/
+
+Drawing: NEGATIVE STEPS SCALE SEED SAMPLER WIDTH HEIGHT COUNT INIT STRENGTH MASK EMA CHECKPOINT DEVICE DTYPE OUT,
+and BLOCKS=auto, exercises or solutions. Training: PART MINUTES OUT.
+
+The first command makes .venv with pinned versions. PYTHON=python3.12 picks the interpreter, NO_VENV=1 uses it as it is,
+TORCH_INDEX=https://download.pytorch.org/whl/cpu gets the small CPU-only torch, PIP_ARGS=... goes to pip.
+Without make: python -m course generate, test --stage 3, solution --stage 3, ... (each has --help)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments[:1] == ["generate"]:
+            from course.generate import main as generate
+
+            return generate(arguments[1:]) or 0
+        if arguments[:1] == ["train"]:
+            from course.training.__main__ import main as train
+
+            return train(arguments[1:]) or 0
+        options = parser().parse_args(arguments)
+        return options.run(options)
+    except (ValueError, RuntimeError, StageError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m course", description="Stable Diffusion from scratch.")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], description: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=description, description=description)
+        sub.set_defaults(run=run)
+        return sub
+
+    command("generate", show_help, "draw pictures (generate --help for the options)")
+    test = command("test", run_test, "test your stages in order, or one of them")
+    solution = command("solution", run_solution, "put a stage's solution in place of your file, which is backed up")
+    reset = command("reset", run_reset, "put a stage's stub back in place of your file, which is backed up")
+    for sub in (test, solution, reset):
+        sub.add_argument("--stage", default=os.environ.get("STAGE") or None, help="number or name of the stage")
+    check = command("check", run_check, "the repo's own tests, against solutions/")
+    check.add_argument("--slow", action="store_true", default=switched_on("SLOW"), help="also the slow ones")
+    stubs = command("stubs", run_stubs, "make exercises/ anew out of solutions/")
+    stubs.add_argument("--check", action="store_true", help="only say which files are not up to date")
+    command("train", show_help, "train the small model (train --help for the options)")
+    command("help", show_help, "what there is")
+    return top
+
+
+def switched_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() not in ("", "0", "no", "false")
+
+
+def show_help(options: argparse.Namespace) -> int:
+    print(HELP)
+    return 0
+
+
+def run_test(options: argparse.Namespace) -> int:
+    from course import testing
+
+    return testing.test_one(find_stage(options.stage)) if options.stage else testing.test_in_order()
+
+
+def run_check(options: argparse.Namespace) -> int:
+    from course import testing
+
+    stale = run_stubs(argparse.Namespace(check=True))
+    return testing.check(options.slow) or stale
+
+
+def run_stubs(options: argparse.Namespace) -> int:
+    if not options.check:
+        tell_backups(files.write_stubs())
+        return 0
+    stale = files.stale_stubs()
+    if stale:
+        print(f"Not what solutions/ says: {', '.join(stale)}. `make stubs` writes them anew.", file=sys.stderr)
+    return int(bool(stale))
+
+
+def run_solution(options: argparse.Namespace) -> int:
+    stage = chosen_stage(options)
+    return put(stage, stage.solution.read_text(encoding="utf-8"), "is now the solution")
+
+
+def run_reset(options: argparse.Namespace) -> int:
+    stage = chosen_stage(options)
+    return put(stage, files.stub(stage), "is now the stub again")
+
+
+def chosen_stage(options: argparse.Namespace) -> Stage:
+    if not options.stage:
+        raise ValueError("Which stage? Say for example STAGE=3 (python -m course: --stage 3).")
+    return find_stage(options.stage)
+
+
+def put(stage: Stage, text: str, what: str) -> int:
+    backup = files.replace(stage, text)
+    print(f"{short_path(stage.exercise)} {what}.")
+    tell_backups([backup] if backup else [])
+    return 0
+
+
+def tell_backups(backups: list) -> None:
+    for backup in backups:
+        print(f"Your version is kept as {short_path(backup)}.")
