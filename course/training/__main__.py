@@ -1,60 +1,122 @@
-"""The command `python -m course.training`."""
+"""The command `python -m course.training`, which `make train` runs: trains the small model, part by part."""
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not burn the other's time
 
 PARTS = ("vae", "clip", "unet")
 SHARES = {"vae": 0.45, "clip": 0.05, "unet": 0.5}  # of the minutes for all
+DEFAULT_MINUTES = 60.0
+
+
+def positive(kind: Callable) -> Callable:
+    """A type for argparse: numbers above zero."""
+
+    def parse(text: str):
+        number = kind(text)
+        if not 0 < number < float("inf"):
+            raise ValueError
+        return number
+
+    parse.__name__ = f"positive {'number' if kind is float else 'whole number'}"
+    return parse
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    environment = os.environ
-    parser = argparse.ArgumentParser(prog="python -m course.training", description="Trains the small model.")
-    parser.add_argument("--part", choices=(*PARTS, "all", "export", "untrained"), default=environment.get("PART") or "all")
-    parser.add_argument("--minutes", type=float, default=environment.get("MINUTES") or None,
-                        help="wall time for the part, or for all three")
-    parser.add_argument("--steps", type=int, help="steps of the optimiser for each part, instead of minutes")
-    parser.add_argument("--out", type=Path, default=Path(environment.get("OUT") or "runs/tiny"))
-    parser.add_argument("--pictures", type=int, default=48000, help="how many pictures to draw")
-    parser.add_argument("--batch", type=int, help="samples per step and process")
-    parser.add_argument("--learning-rate", type=float)
+    """The command line; PART, MINUTES and OUT of the environment where it says nothing."""
+    number, count = positive(float), positive(int)
+    parser = argparse.ArgumentParser(
+        prog="python -m course.training",
+        description="Trains the small Stable Diffusion from nothing: pictures, VAE, text encoder, U-Net, model file. "
+        "Ctrl-C saves; the same command goes on. Several GPUs: accelerate launch -m course.training ...",
+    )
+    parser.add_argument("--part", default=os.environ.get("PART") or "all", help="vae, clip, unet, all (the default); "
+                        "export: only write the model file; untrained: one with random weights")
+    parser.add_argument("--minutes", type=number, default=os.environ.get("MINUTES") or None,
+                        help=f"wall time for the part (all: for the three together; default {DEFAULT_MINUTES:.0f})")
+    parser.add_argument("--steps", type=count, help="steps of the optimiser for each part, instead of minutes")
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "runs/tiny"),
+                        help="folder of the run (runs/tiny)")
+    parser.add_argument("--export", type=Path, help="folder for the model file and what belongs to it (OUT/model)")
+    parser.add_argument("--pictures", type=count, default=48000, help="how many pictures to draw (48000)")
+    parser.add_argument("--batch", type=count, help="samples per step and process")
+    parser.add_argument("--learning-rate", type=number, help="at its peak")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    return parser.parse_args(arguments)
+    parser.add_argument("--threads", type=count, help="CPU threads")
+    options = parser.parse_args(arguments)
+    if options.part not in (*PARTS, "all", "export", "untrained"):
+        parser.error(f"there is no part {options.part!r}: choose vae, clip, unet, all, export or untrained")
+    return options
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
+def run(options: argparse.Namespace) -> None:
+    """Does what the options say."""
     import torch
+    from accelerate.utils import set_seed
 
     from course.config import tiny_config
+    from course.training.clip import CLIPPart
     from course.training.data import load_pictures
     from course.training.kernels import use_fused_kernels
-    from course.training.loop import Interrupted, Settings, make_accelerator, train
+    from course.training.loop import Settings, make_accelerator, train
+    from course.training.unet import UNetPart
     from course.training.vae import VAEPart
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    config, folder = tiny_config(), options.export or options.out / "model"
+    if options.part == "untrained":
+        from course.training.export import write_untrained
+
+        write_untrained(config, folder, options.seed)
+        return
+    if options.part == "export":
+        from course.training.export import export
+
+        export(config, options.out, folder)
+        return
+
+    use_fused_kernels()
+    accelerator = make_accelerator()
+    with accelerator.main_process_first():
+        pictures = load_pictures(options.out, options.pictures, config.image_size, options.seed)
+    minutes = options.minutes or DEFAULT_MINUTES
+    for name in PARTS if options.part == "all" else (options.part,):
+        set_seed(options.seed)  # of the first weights
+        if name == "vae":
+            part = VAEPart(config.vae, pictures, accelerator.device, options.batch)
+        elif name == "clip":
+            part = CLIPPart(config.clip, pictures, accelerator.device, options.batch)
+        else:
+            part = UNetPart(config, pictures, options.out, accelerator, options.batch)
+        share = SHARES[name] if options.part == "all" else 1.0
+        settings = Settings(options.out, minutes * share, options.steps, options.seed, options.learning_rate)
+        train(part, settings, accelerator)
+    if options.part in ("all", "unet") and accelerator.is_main_process:
+        from course.training.export import export
+
+        export(config, options.out, folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    options = parse(arguments)
+    from course.training.loop import Interrupted
+
     try:
-        config = tiny_config()
-        use_fused_kernels()
-        accelerator = make_accelerator()
-        torch.manual_seed(options.seed)
-        with accelerator.main_process_first():
-            pictures = load_pictures(options.out, options.pictures, config.image_size, options.seed)
-        minutes = options.minutes or 60.0
-        settings = Settings(out=options.out, minutes=minutes, steps=options.steps, seed=options.seed,
-                            learning_rate=options.learning_rate)
-        train(VAEPart(config.vae, pictures, accelerator.device, options.batch), settings, accelerator)
+        run(options)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
         return 130
     return 0
 

@@ -19,6 +19,7 @@ from course.training.captions import caption
 from course.training.scenes import draw_scene, sample_scene
 
 CAPTIONS_EACH = 4
+MAX_CHECKED = 64
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,19 @@ class Pictures:
 
     images: (count, size, size, 3), uint8, red first.
     captions: CAPTIONS_EACH for every picture.
+    The first num_checked pictures are never trained on: they measure how good the training is.
     """
 
     images: np.ndarray
     captions: list[list[str]]
 
-    def __len__(self) -> int:
-        return len(self.images)
+    @property
+    def num_checked(self) -> int:
+        return min(MAX_CHECKED, len(self.images) // 2)
+
+    @property
+    def num_trained(self) -> int:
+        return len(self.images) - self.num_checked
 
 
 def draw_example(seed: int, index: int, size: int) -> tuple[np.ndarray, list[str]]:
@@ -84,10 +91,16 @@ def draw_pictures(folder: Path, count: int, size: int, seed: int, workers: int) 
 
 
 def load_pictures(root: Path, count: int, size: int, seed: int = 0, workers: int | None = None) -> Pictures:
-    """Returns the pictures of the cache folder below `root`, drawn now if they are not there yet."""
-    folder = root / f"pictures-{count}x{size}-seed{seed}"
-    if not folder.exists():
-        draw_pictures(folder, count, size, seed, workers or len(os.sched_getaffinity(0)))
-    images = np.load(folder / "pictures.npy", mmap_mode="r")
-    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    """Returns the first `count` pictures of a cache folder below `root`, drawn now if no folder has as many."""
+    if count < 2:
+        raise ValueError(f"--pictures {count}: at least 2 are needed")
+    folders = {int(folder.name.split("-")[1]): folder for folder in root.glob(f"pictures-*-{size}px-seed{seed}")}
+    enough = [number for number in sorted(folders) if number >= count]
+    if enough:
+        folder = folders[enough[0]]
+    else:
+        folder = root / f"pictures-{count}-{size}px-seed{seed}"
+        draw_pictures(folder, count, size, seed, workers or os.cpu_count() or 1)
+    images = np.load(folder / "pictures.npy", mmap_mode="r")[:count]
+    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))[:count]
     return Pictures(images, captions)

@@ -103,6 +103,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        temporary.chmod(0o644)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -188,7 +189,7 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
     decayed = [p for p in part.model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in part.model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=peak, betas=part.betas, fused=accelerator.device.type == "cuda")
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=part.betas, fused=True)
 
     step, elapsed = 0, 0.0
     if state_file.exists():

@@ -26,7 +26,6 @@ from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_
 KL_WEIGHT = 5e-4
 CROP = 64  # pixels; the VAE is convolutional, so crops teach nearly the same for a quarter of the price
 CROP_SHARE = 0.8  # of the training; the rest sees whole pictures
-NUM_CHECKED = 64  # the last pictures are not trained on, but measured
 
 
 class Autoencoder(nn.Module):
@@ -89,14 +88,13 @@ class VAEPart:
         self.device = device
         self.batch = batch or (8 if device.type == "cpu" else 64)
         self.model = Autoencoder(VAE(config)).to(memory_format=torch.channels_last)
-        self.num_checked = min(NUM_CHECKED, len(pictures) // 2)
 
     def batch_of_pictures(self, progress: float, rng: np.random.Generator) -> Tensor:
         """(batch, 3, CROP, CROP) for most of the training, then (batch / 2, 3, size, size); in [-1, 1]."""
         images = self.pictures.images
         crops = progress < CROP_SHARE and images.shape[1] > CROP
         count = self.batch if crops else max(self.batch // 2, 1)
-        chosen = [images[i] for i in rng.integers(0, len(images) - self.num_checked, size=count)]
+        chosen = [images[i] for i in self.pictures.num_checked + rng.integers(0, self.pictures.num_trained, size=count)]
         if crops:
             chosen = [detailed_crop(image, rng) for image in chosen]
         return images_to_tensor(torch.from_numpy(np.stack(chosen))).contiguous(memory_format=torch.channels_last)
@@ -124,14 +122,13 @@ class VAEPart:
 
     def checked_pictures(self, count: int) -> Tensor:
         """Pictures that are not trained on: (count, 3, size, size) in [-1, 1]."""
-        first = len(self.pictures) - self.num_checked
-        chosen = np.array(self.pictures.images[first : first + count])
+        chosen = np.array(self.pictures.images[:count])
         return images_to_tensor(torch.from_numpy(chosen)).to(self.device)
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
         """Peak signal-to-noise ratio (dB, of the whole set) with mean latents, and the spread of sampled latents."""
-        images = self.checked_pictures(self.num_checked)
+        images = self.checked_pictures(self.pictures.num_checked)
         squares, latents = [], []
         generator = torch.Generator().manual_seed(0)
         vae = self.model.vae
@@ -152,7 +149,7 @@ class VAEPart:
     @torch.no_grad()
     def sheet(self) -> Image.Image:
         """Pictures above their reconstructions."""
-        images = self.checked_pictures(min(8, self.num_checked))
+        images = self.checked_pictures(min(8, self.pictures.num_checked))
         vae = self.model.vae
         mean, _ = vae.quant_conv(vae.encoder(images)).chunk(2, dim=1)
         outputs = vae.decoder(vae.post_quant_conv(mean))

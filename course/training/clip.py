@@ -1,0 +1,149 @@
+"""Training of the text encoder, as CLIP's was trained: pictures and captions that belong together shall point the same way.
+
+A small convolutional network turns pictures into vectors, the text encoder turns captions into vectors, and in a batch of
+N of each every caption has to find its picture among the N, and every picture its caption. The picture network and the two
+projections are needed for training only.
+
+Source: Radford et al., 2021, arXiv:2103.00020, section 2.3 and figure 3.
+"""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from course.config import CLIPConfig
+from course.training.data import Pictures
+from course.training.loop import load_weights, save_weights
+from course.training.tokenizer import train_tokenizer, write_tokenizer
+from solutions.stage05_vae import images_to_tensor
+from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
+
+PICTURE_SIZE = 64  # what the picture network sees
+MAX_TEMPERATURE = 100.0
+
+
+class PictureEncoder(nn.Sequential):
+    """A picture to a vector: (batch, 3, 64, 64) -> (batch, width)."""
+
+    def __init__(self, width: int):
+        layers: list[nn.Module] = []
+        channels = (3, 32, 64, 96, 128)
+        for before, after in zip(channels, channels[1:]):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+        super().__init__(*layers, nn.Flatten(), nn.Linear(channels[-1] * (PICTURE_SIZE // 16) ** 2, width))
+
+
+class ContrastiveModel(nn.Module):
+    """Text encoder, picture encoder, and the temperature of their comparison."""
+
+    def __init__(self, text_encoder: CLIPTextEncoder, width: int):
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.text_projection = nn.Linear(width, width, bias=False)
+        self.picture_encoder = PictureEncoder(width)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, tokens: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, length), (batch, 3, 64, 64) -> two times (batch, width) of length one, and the temperature's inverse."""
+        ends = tokens.argmax(dim=1)  # the end mark has the highest id; argmax finds the first one
+        vectors = self.text_encoder(tokens)[torch.arange(len(tokens), device=tokens.device), ends]
+        texts = F.normalize(self.text_projection(vectors).float(), dim=-1)
+        pictures = F.normalize(self.picture_encoder(images).float(), dim=-1)
+        return texts, pictures, self.log_temperature.exp().clamp(max=MAX_TEMPERATURE)
+
+
+def initialise_text_encoder(encoder: CLIPTextEncoder) -> None:
+    """Small embeddings and residual branches that start small, as in CLIP (section 2.5 and its published code)."""
+    width, depth = encoder.token_embedding.embedding_dim, len(encoder.layers)
+    nn.init.normal_(encoder.token_embedding.weight, std=0.02)
+    nn.init.normal_(encoder.position_embedding.weight, std=0.01)
+    for layer in encoder.layers:
+        for linear in (layer.attention.to_q, layer.attention.to_k, layer.attention.to_v):
+            nn.init.normal_(linear.weight, std=width**-0.5)
+        nn.init.normal_(layer.fc1.weight, std=(2 * width) ** -0.5)
+        for linear in (layer.attention.to_out, layer.fc2):
+            nn.init.normal_(linear.weight, std=width**-0.5 * (2 * depth) ** -0.5)
+
+
+def shortened(tokens: Tensor) -> Tensor:
+    """Without the columns in which all rows have nothing but padding.
+
+    The encoder reads from left to right, so this changes nothing at and before the first end mark.
+    """
+    return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+
+
+class CLIPPart:
+    """The text encoder in training."""
+
+    name = "clip"
+    learning_rate = 1e-3
+    betas = (0.9, 0.98)
+    warmup = 30
+
+    def __init__(self, config: CLIPConfig, pictures: Pictures, device: torch.device, batch: int | None = None):
+        self.pictures = pictures
+        self.device = device
+        self.vocab, self.merges = train_tokenizer(config.vocab_size)
+        self.tokenizer = Tokenizer(self.vocab, self.merges, config.max_length)
+        self.tokenizer.bpe = lru_cache(maxsize=None)(self.tokenizer.bpe)
+        encoder = CLIPTextEncoder(config)
+        initialise_text_encoder(encoder)
+        self.model = ContrastiveModel(encoder, config.width)
+        self.batch = min(batch or (192 if device.type == "cpu" else 512), pictures.num_trained)
+
+    def examples(self, chosen: np.ndarray, which: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Tokens of one caption each, and the pictures at 64 pixels in [-1, 1]."""
+        tokens = self.tokenizer([self.pictures.captions[i][k] for i, k in zip(chosen, which)])
+        images = torch.from_numpy(np.stack([self.pictures.images[i] for i in chosen])).to(self.device)
+        images = F.interpolate(images_to_tensor(images), size=(PICTURE_SIZE, PICTURE_SIZE), mode="area")
+        return shortened(tokens).to(self.device), images
+
+    def loss(self, model: nn.Module, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of picking the right one among N, from captions to pictures and back."""
+        rng = np.random.default_rng(generator.initial_seed())
+        first = self.pictures.num_checked
+        chosen = first + rng.choice(self.pictures.num_trained, size=self.batch, replace=False)
+        which = rng.integers(0, len(self.pictures.captions[0]), size=self.batch)
+        texts, pictures, scale = model(*self.examples(chosen, which))
+        scores = scale * texts @ pictures.T  # (captions, pictures)
+        right = torch.arange(len(scores), device=scores.device)
+        loss = 0.5 * (F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right))
+        return loss, {"loss": loss.detach(), "found": (scores.argmax(dim=1) == right).float().mean()}
+
+    def after_step(self, step: int) -> None:
+        pass
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        pass
+
+    @torch.no_grad()
+    def check(self) -> dict[str, float]:
+        """How many captions of pictures that were not trained on find theirs among all of these."""
+        chosen = np.arange(self.pictures.num_checked)
+        texts, pictures, _ = self.model(*self.examples(chosen, np.zeros_like(chosen)))
+        found = (texts @ pictures.T).argmax(dim=1).cpu() == torch.arange(len(texts))
+        return {"found_of_unseen": float(found.float().mean())}
+
+    def write(self, out: Path) -> None:
+        save_weights(out / "clip.safetensors", self.model.text_encoder.state_dict())
+        write_tokenizer(out / "tokenizer", self.vocab, self.merges)
+
+    def sheet(self) -> Image.Image | None:
+        return None
+
+
+def load_text_encoder(config: CLIPConfig, out: Path) -> CLIPTextEncoder:
+    """The trained text encoder, in evaluation mode."""
+    encoder = CLIPTextEncoder(config)
+    encoder.load_state_dict(load_weights(out / "clip.safetensors", made_by="clip"))
+    return encoder.eval().requires_grad_(False)

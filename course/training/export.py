@@ -1,0 +1,278 @@
+"""Puts the trained parts together into one file, laid out and named as the first Stable Diffusion was published.
+
+Beside `model.safetensors` lie `config.json` (sizes), the tokenizer's two files, and `diffusers/`: a folder of small config
+files with which diffusers opens the same checkpoint,
+
+    StableDiffusionPipeline.from_single_file("model.safetensors", config="diffusers", local_files_only=True)
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from course.config import ModelConfig
+from course.training.clip import initialise_text_encoder
+from course.training.loop import load_weights, whole_file
+from course.training.tokenizer import train_tokenizer, write_tokenizer
+from course.training.vae import scaling_factor
+from solutions.stage05_vae import VAE
+from solutions.stage06_clip import CLIPTextEncoder
+from solutions.stage07_unet import UNet
+from solutions.stage10_key_remapper import PREFIXES, rename
+
+# Our names on the left, CompVis' on the right.
+RESIDUAL = {
+    r"norm1": "in_layers.0",
+    r"conv1": "in_layers.2",
+    r"time_proj": "emb_layers.1",
+    r"norm2": "out_layers.0",
+    r"conv2": "out_layers.3",
+    r"shortcut": "skip_connection",
+}
+TRANSFORMER = {
+    r"norm\b": "norm",
+    r"proj_in": "proj_in",
+    r"proj_out": "proj_out",
+    r"block\.self_attention\.to_out": "transformer_blocks.0.attn1.to_out.0",
+    r"block\.self_attention": "transformer_blocks.0.attn1",
+    r"block\.cross_attention\.to_out": "transformer_blocks.0.attn2.to_out.0",
+    r"block\.cross_attention": "transformer_blocks.0.attn2",
+    r"block\.feed_forward\.geglu": "transformer_blocks.0.ff.net.0",
+    r"block\.feed_forward\.out": "transformer_blocks.0.ff.net.2",
+    r"block\.norm(\d)": r"transformer_blocks.0.norm\1",
+}
+UNET_TOP = {
+    r"time_embedding\.linear1": "time_embed.0",
+    r"time_embedding\.linear2": "time_embed.2",
+    r"conv_in": "input_blocks.0.0",
+    r"norm_out": "out.0",
+    r"conv_out": "out.2",
+}
+TEXT = {
+    r"token_embedding": "text_model.embeddings.token_embedding",
+    r"position_embedding": "text_model.embeddings.position_embedding",
+    r"layers\.(\d+)\.norm(\d)": r"text_model.encoder.layers.\1.layer_norm\2",
+    r"layers\.(\d+)\.attention\.to_(q|k|v|out)": r"text_model.encoder.layers.\1.self_attn.\2_proj",
+    r"layers\.(\d+)\.(fc1|fc2)": r"text_model.encoder.layers.\1.mlp.\2",
+    r"final_norm": "text_model.final_layer_norm",
+}
+VAE_BLOCK = {r"residual1": "block_1", r"residual2": "block_2", r"attention": "attn_1"}
+VAE_INSIDE = {
+    r"shortcut": "nin_shortcut",
+    r"attention\.to_out": "proj_out",
+    r"attention\.to_(q|k|v)": r"\1",
+    r"(norm\d?|conv\d)": r"\1",
+}
+
+
+def compvis_unet(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The U-Net's tensors under CompVis' names, which number the blocks through instead of by level."""
+    levels, per_level = len(config.unet.channels), config.unet.blocks_per_level
+
+    def new_name(name: str) -> str:
+        side, *rest = name.split(".")
+        if side in ("down", "up"):
+            level, kind = int(rest[0]), rest[1]
+            down = side == "down"
+            first = 1 + level * (per_level + 1) if down else level * (per_level + 1)
+            blocks = "input_blocks" if down else "output_blocks"
+            if kind == "downsample":
+                return f"{blocks}.{first + per_level}.0.op.{rest[3]}"
+            if kind == "upsample":
+                position = 2 if config.unet.attention[levels - 1 - level] else 1
+                return f"{blocks}.{first + per_level}.{position}.conv.{rest[3]}"
+            inner = rename(".".join(rest[3:]), RESIDUAL if kind == "residuals" else TRANSFORMER)
+            return f"{blocks}.{first + int(rest[2])}.{0 if kind == 'residuals' else 1}.{inner}"
+        if side == "mid":
+            number = {"residual1": 0, "transformer": 1, "residual2": 2}[rest[0]]
+            return f"middle_block.{number}." + rename(".".join(rest[1:]), TRANSFORMER if number == 1 else RESIDUAL)
+        return rename(name, UNET_TOP)
+
+    return {new_name(name): tensor for name, tensor in weights.items()}
+
+
+def compvis_vae(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The VAE's tensors under CompVis' names. Attention's linear layers become 1x1 convolutions there."""
+    last = len(config.vae.channels) - 1
+
+    def new_name(name: str) -> str:
+        side, kind, *rest = name.split(".")
+        if kind == "middle":
+            return f"{side}.mid.{rename(rest[0], VAE_BLOCK)}." + rename(".".join(rest[1:]), VAE_INSIDE)
+        if kind == "levels":
+            down = side == "encoder"
+            level = f"{side}.down.{rest[0]}" if down else f"{side}.up.{last - int(rest[0])}"
+            if rest[1] == "resize":
+                return f"{level}.{'downsample' if down else 'upsample'}." + ".".join(rest[2:])
+            return f"{level}.block.{rest[2]}." + rename(".".join(rest[3:]), VAE_INSIDE)
+        return name
+
+    renamed = {}
+    for name, tensor in weights.items():
+        is_attention = ".attention.attention." in name and tensor.ndim == 2
+        renamed[new_name(name)] = tensor[:, :, None, None] if is_attention else tensor
+    return renamed
+
+
+def compvis_clip(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The text encoder's tensors under CompVis' names, with the table of positions that its file carries."""
+    positions = {"text_model.embeddings.position_ids": torch.arange(config.clip.max_length)[None]}
+    return {rename(name, TEXT): tensor for name, tensor in weights.items()} | positions
+
+
+def assemble(
+    config: ModelConfig,
+    vae: dict[str, Tensor],
+    clip: dict[str, Tensor],
+    unet: dict[str, Tensor],
+    unet_ema: dict[str, Tensor],
+    num_updates: int,
+) -> dict[str, Tensor]:
+    """One checkpoint out of the parts' weights (our names): CompVis' names, float16."""
+    tensors = {PREFIXES["vae"] + name: tensor for name, tensor in compvis_vae(vae, config).items()}
+    tensors |= {PREFIXES["clip"] + name: tensor for name, tensor in compvis_clip(clip, config).items()}
+    tensors |= {PREFIXES["unet"] + name: tensor for name, tensor in compvis_unet(unet, config).items()}
+    for name, tensor in compvis_unet(unet_ema, config).items():
+        tensors["model_ema." + f"diffusion_model.{name}".replace(".", "")] = tensor
+    tensors = {name: t.to(torch.float16) if t.is_floating_point() else t for name, t in tensors.items()}
+    tensors["model_ema.decay"] = torch.tensor(0.9999)
+    tensors["model_ema.num_updates"] = torch.tensor(num_updates, dtype=torch.int32)
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def diffusers_configs(config: ModelConfig) -> dict[str, dict]:
+    """The JSON files that diffusers wants, by path."""
+    vae, clip, unet = config.vae, config.clip, config.unet
+    levels = len(unet.channels)
+    return {
+        "model_index.json": {
+            "_class_name": "StableDiffusionPipeline",
+            "feature_extractor": [None, None],
+            "image_encoder": [None, None],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        },
+        "vae/config.json": {
+            "_class_name": "AutoencoderKL",
+            "act_fn": "silu",
+            "block_out_channels": vae.channels,
+            "down_block_types": ["DownEncoderBlock2D"] * len(vae.channels),
+            "in_channels": vae.image_channels,
+            "latent_channels": vae.latent_channels,
+            "layers_per_block": vae.blocks_per_level,
+            "norm_num_groups": vae.num_groups,
+            "out_channels": vae.image_channels,
+            "sample_size": config.image_size,
+            "scaling_factor": vae.scaling_factor,
+            "up_block_types": ["UpDecoderBlock2D"] * len(vae.channels),
+        },
+        "text_encoder/config.json": {
+            "architectures": ["CLIPTextModel"],
+            "attention_dropout": 0.0,
+            "bos_token_id": clip.vocab_size - 2,
+            "eos_token_id": clip.vocab_size - 1,
+            "hidden_act": "quick_gelu",
+            "hidden_size": clip.width,
+            "intermediate_size": clip.hidden_width,
+            "layer_norm_eps": 1e-5,
+            "max_position_embeddings": clip.max_length,
+            "model_type": "clip_text_model",
+            "num_attention_heads": clip.num_heads,
+            "num_hidden_layers": clip.num_layers,
+            "pad_token_id": clip.vocab_size - 1,
+            "projection_dim": clip.width,
+            "vocab_size": clip.vocab_size,
+        },
+        "unet/config.json": {
+            "_class_name": "UNet2DConditionModel",
+            "act_fn": "silu",
+            "attention_head_dim": unet.num_heads,  # this entry's name misleads: it is the number of heads
+            "block_out_channels": unet.channels,
+            "center_input_sample": False,
+            "cross_attention_dim": unet.context_channels,
+            "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in unet.attention],
+            "downsample_padding": 1,
+            "flip_sin_to_cos": True,
+            "freq_shift": 0,
+            "in_channels": unet.in_channels,
+            "layers_per_block": unet.blocks_per_level,
+            "mid_block_scale_factor": 1,
+            "norm_eps": 1e-5,
+            "norm_num_groups": unet.num_groups,
+            "out_channels": unet.out_channels,
+            "sample_size": config.image_size // vae.factor,
+            "up_block_types": [
+                "CrossAttnUpBlock2D" if unet.attention[level] else "UpBlock2D" for level in reversed(range(levels))
+            ],
+        },
+        "scheduler/scheduler_config.json": {
+            "_class_name": "DDIMScheduler",
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085,
+            "clip_sample": False,
+            "num_train_timesteps": 1000,
+            "prediction_type": "epsilon",
+            "set_alpha_to_one": False,
+            "steps_offset": 1,
+            "timestep_spacing": "leading",
+        },
+        "tokenizer/tokenizer_config.json": {
+            "bos_token": "<|startoftext|>",
+            "eos_token": "<|endoftext|>",
+            "model_max_length": clip.max_length,
+            "pad_token": "<|endoftext|>",
+            "tokenizer_class": "CLIPTokenizer",
+            "unk_token": "<|endoftext|>",
+        },
+    }
+
+
+def write_model(folder: Path, config: ModelConfig, tensors: dict[str, Tensor], trained: bool) -> None:
+    """Writes the file, its config, its tokenizer, and the folder for diffusers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "trained": "yes" if trained else "no"})
+    with whole_file(folder / "config.json") as temporary:
+        temporary.write_text(config.to_json(), encoding="utf-8")
+    write_tokenizer(folder, *train_tokenizer(config.clip.vocab_size))
+    for path, content in diffusers_configs(config).items():
+        path = folder / "diffusers" / path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copyfile(folder / name, folder / "diffusers" / "tokenizer" / name)
+
+
+def export(config: ModelConfig, out: Path, folder: Path) -> None:
+    """Writes the model of the run in `out`."""
+    vae = load_weights(out / "vae.safetensors", made_by="vae")
+    clip = load_weights(out / "clip.safetensors", made_by="clip")
+    unet = load_weights(out / "unet.safetensors", made_by="unet")
+    unet_ema = load_weights(out / "unet_ema.safetensors", made_by="unet")
+    num_updates = json.loads((out / "unet.log.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
+    scaled = dataclasses.replace(config.vae, scaling_factor=round(scaling_factor(out), 5))
+    config = dataclasses.replace(config, vae=scaled)
+    write_model(folder, config, assemble(config, vae, clip, unet, unet_ema, num_updates), trained=True)
+    print(f"written: {folder / 'model.safetensors'}")
+
+
+def write_untrained(config: ModelConfig, folder: Path, seed: int = 0) -> None:
+    """Writes a model of the same format with random weights."""
+    torch.manual_seed(seed)
+    encoder = CLIPTextEncoder(config.clip)
+    initialise_text_encoder(encoder)
+    models: list[nn.Module] = [VAE(config.vae), encoder, UNet(config.unet)]
+    vae, clip, unet = (model.state_dict() for model in models)
+    write_model(folder, config, assemble(config, vae, clip, unet, unet, num_updates=0), trained=False)
+    print(f"written: {folder / 'model.safetensors'} (random weights)")
