@@ -32,10 +32,10 @@ from .stage03_attention import MultiHeadAttention
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
-# A word is one of CLIP's marks, an English contraction, a run of letters, one single digit, or a run of anything else.
-WORD = regex.compile(
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
-)
+MARK = regex.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")  # the brackets make MARK.split keep the marks
+
+# A word is an English contraction, a run of letters, one single digit, or a run of anything else that can be seen.
+WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -103,9 +103,10 @@ class Tokenizer:
     def tokenize(self, text: str) -> list[int]:
         """Exercise 6.2: a text of any length to the ids of its tokens, without begin and end marks.
 
-        Clean the text (self.clean), find its words (the pattern WORD), spell each word's UTF-8 bytes in the byte
-        alphabet (self.alphabet: byte -> character), split it (self.bpe), and look the tokens up (self.vocab). A word
-        that is itself one of the marks BEGIN and END is a single token. A token that the vocabulary lacks becomes self.end.
+        Cut the text at the marks (MARK.split(text)); a part that is itself a mark, BEGIN or END, is a single token. Clean
+        every other part (self.clean), find its words (WORD.findall), spell each word's UTF-8 bytes in the byte alphabet
+        (self.alphabet: byte -> character), split it (self.bpe), and look the tokens up (self.vocab). A token that the
+        vocabulary lacks becomes self.end.
 
         Args:
             text: any text, also an empty one.
@@ -114,12 +115,13 @@ class Tokenizer:
             The ids, from left to right.
         """
         ids = []
-        for word in WORD.findall(self.clean(text)):
-            if word in (BEGIN, END):
-                ids.append(self.vocab[word])
+        for part in MARK.split(text):
+            if part in (BEGIN, END):
+                ids.append(self.vocab[part])
                 continue
-            spelled = "".join(self.alphabet[byte] for byte in word.encode("utf-8"))
-            ids.extend(self.vocab.get(token, self.end) for token in self.bpe(spelled))
+            for word in WORD.findall(self.clean(part)):
+                spelled = "".join(self.alphabet[byte] for byte in word.encode("utf-8"))
+                ids.extend(self.vocab.get(token, self.end) for token in self.bpe(spelled))
         return ids
 
     def __call__(self, prompts: str | Sequence[str]) -> Tensor:

@@ -43,6 +43,7 @@ def check(
     tolerance: float = TOLERANCE,
     hint: str = "",
     inputs: Mapping[str, Tensor] | None = None,
+    explain: Callable[[ModuleType], str] | None = None,
 ) -> None:
     """Asserts that `run(stage)` gives what is expected.
 
@@ -55,6 +56,7 @@ def check(
         tolerance: of the relative error ||got - wanted|| / ||wanted||.
         hint: what a difference here usually means.
         inputs: tensors that the call must not change.
+        explain: takes the module; called only where the result differs, for more lines of the message.
     """
     before = {name: tensor.clone() for name, tensor in (inputs or {}).items()}
     actual = run(stage)
@@ -66,7 +68,8 @@ def check(
             )
     problem = difference(actual, expected, tolerance)
     if problem:
-        raise AssertionError("\n".join(filter(None, [f"{call}: {problem}", f"  Hint: {hint}" if hint else ""])))
+        lines = [f"{call}: {problem}", explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
+        raise AssertionError("\n".join(filter(None, lines)))
 
 
 def difference(actual: Any, expected: Any, tolerance: float) -> str:
