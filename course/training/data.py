@@ -34,6 +34,9 @@ class Pictures:
     images: np.ndarray
     captions: list[list[str]]
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     @property
     def num_checked(self) -> int:
         return min(MAX_CHECKED, len(self.images) // 2)

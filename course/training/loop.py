@@ -242,7 +242,7 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
     quiet = not accelerator.is_local_main_process
     interval = 0.5 if sys.stderr.isatty() else 20.0
     with stop_signals() as stop, tqdm(total=1.0, desc=part.name, bar_format=bar_format, disable=quiet,
-                                      mininterval=interval, maxinterval=interval) as bar:
+                                      miniters=0, mininterval=interval) as bar:
         while True:
             progress, stopped = same_everywhere(accelerator, clock.progress, bool(stop))
             if stopped or progress >= 1.0:
