@@ -1,0 +1,542 @@
+"""`make generate` as people use it: every option, every refusal, and nothing half-written."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from course import checkpoint, generate, pictures
+from course.config import tiny_config
+from course.stages import ROOT
+from course.training.export import write_untrained
+
+pytestmark = pytest.mark.limit(60)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """A checkpoint of the shipped one's layout and size, with random weights."""
+    folder = tmp_path_factory.mktemp("untrained")
+    write_untrained(tiny_config(), folder, seed=0)
+    return folder
+
+
+@pytest.fixture
+def draw(model_folder, tmp_path, capsys, monkeypatch):
+    """draw(*flags) -> (exit code, output, errors); one step, 32x32 pixels, into tmp_path/out.png unless told otherwise."""
+    for name in [*generate.HELP, "out", "film", "from"]:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags: str) -> tuple[int, str, str]:
+        defaults = {
+            "--checkpoint": model_folder / "model.safetensors", "--steps": 2, "--seed": 1, "--out": "out.png",
+            "--width": 32, "--height": 32, "--device": "cpu", "--blocks": "solutions",
+        }
+        given_flags = {flag.split("=")[0] for flag in flags}
+        arguments = [f"{flag}={value}" for flag, value in defaults.items() if flag not in given_flags]
+        code = generate.main([*arguments, *flags])
+        output = capsys.readouterr()
+        return code, output.out, output.err.split("\r")[-1].strip()
+
+    return run
+
+
+def refusal(result: tuple[int, str, str], *words: str) -> None:
+    """Asserts that the command refused in one sentence that holds these words, and wrote nothing."""
+    code, _, errors = result
+    assert code == 2, f"exit code {code}: {errors}"
+    assert "Traceback" not in errors
+    assert len(errors.splitlines()) == 1, errors
+    for word in words:
+        assert word in errors, f"{word!r} is not in: {errors}"
+    left = [path for path in Path.cwd().iterdir() if path.suffix in (".part", ".gif") or path.name == "out.png"]
+    assert not left, left
+
+
+def pixels(path: str | Path) -> numpy.ndarray:
+    return numpy.array(Image.open(path).convert("RGB"))
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_it_writes_a_picture_and_says_where(draw):
+    code, output, _ = draw("--prompt=a blue cat")
+    assert code == 0
+    assert Image.open("out.png").size == (32, 32)
+    assert "out.png" in output and "seed 1" in output and "32x32" in output and "0/10 blocks are yours" in output
+
+
+def test_an_untrained_checkpoint_is_called_so(draw):
+    assert "untrained" in draw()[1]
+
+
+@pytest.mark.parametrize("sampler", generate.SAMPLERS)
+def test_every_sampler_draws_another_picture(draw, sampler):
+    assert draw(f"--sampler={sampler}", "--steps=4")[0] == 0
+    assert draw("--sampler=ddim", "--steps=4", "--out=ddim.png")[0] == 0
+    assert (pixels("out.png") == pixels("ddim.png")).all() == (sampler == "ddim")
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_one_another(draw):
+    draw("--out=a.png"), draw("--out=b.png"), draw("--seed=2", "--out=c.png")
+    assert (pixels("a.png") == pixels("b.png")).all()
+    assert (pixels("a.png") != pixels("c.png")).any()
+
+
+def test_without_a_seed_one_is_chosen_and_told(draw, monkeypatch):
+    monkeypatch.setattr(generate.random.SystemRandom, "randrange", lambda self, stop: 4711)
+    assert "seed 4711" in draw("--seed=")[1]
+
+
+def test_without_out_files_are_numbered(draw, monkeypatch, tmp_path):
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    draw("--out=", "--prompt=A red house!"), draw("--out=", "--prompt=A cat")
+    assert sorted(p.name for p in (tmp_path / "outputs").iterdir()) == ["0001-a-red-house.png", "0002-a-cat.png"]
+
+
+def test_the_size_is_the_one_asked_for(draw):
+    assert draw("--width=96", "--height=32")[0] == 0
+    assert Image.open("out.png").size == (96, 32)
+
+
+def test_several_pictures_and_a_contact_sheet(draw):
+    code, output, _ = draw("--count=3")
+    assert code == 0
+    assert all(f"seed {seed}" in output for seed in (1, 2, 3))
+    draw("--seed=2", "--out=alone.png")
+    assert (pixels("out-2.png") == pixels("alone.png")).all()
+    assert Image.open("out.png").width > 32
+
+
+def test_a_film_has_one_frame_per_step(draw):
+    assert draw("--film", "--steps=5")[0] == 0
+    film = Image.open("out.gif")
+    assert film.n_frames == 5
+    film.seek(4)
+    assert (abs(numpy.array(film.convert("RGB")).astype(int) - pixels("out.png")).mean()) < 12  # 256 colours only
+
+
+@pytest.mark.parametrize("changed", ["--negative=a cat", "--scale=2"], ids=str)
+def test_options_change_the_picture(draw, changed):
+    draw("--out=a.png"), draw(changed, "--out=b.png")
+    assert (pixels("a.png") != pixels("b.png")).any()
+
+
+def test_bfloat16_draws_nearly_the_same(draw):
+    draw("--out=a.png"), draw("--dtype=bfloat16", "--out=b.png")
+    assert abs(pixels("a.png").astype(int) - pixels("b.png")).mean() < 12
+
+
+@pytest.mark.parametrize("kind", ["text", "image", "inpaint"])
+def test_from_repeats_a_picture_to_the_bit(draw, kind, tmp_path):
+    Image.effect_noise((64, 64), 90).convert("RGB").save("init.png")
+    Image.new("L", (64, 64), 255).save("mask.png")
+    flags = {"text": [], "image": ["--init=init.png", "--strength=0.6"], "inpaint": ["--init=init.png", "--mask=mask.png"]}
+    prompt = "--prompt=quotes \" ' dollars $HOME `id`\nnew line 🎈"
+    draw(prompt, "--sampler=ddpm", "--scale=3.5", "--negative=fog", *flags[kind])
+    settings_of = pictures.read_settings("out.png")
+    assert settings_of["prompt"] == prompt.removeprefix("--prompt=") and settings_of["seed"] == 1
+    assert Image.open("out.png").text["prompt"] == settings_of["prompt"]
+    assert generate.main(["--from=out.png", "--out=again.png"]) == 0
+    assert (pixels("out.png") == pixels("again.png")).all()
+
+
+def test_init_of_the_wrong_shape_is_cut_to_the_size(draw):
+    Image.new("RGB", (300, 100), "red").save("init.png")
+    assert draw("--init=init.png", "--strength=0.5")[0] == 0
+    assert Image.open("out.png").size == (32, 32)
+
+
+def test_inpainting_keeps_what_the_mask_leaves_out(draw):
+    Image.effect_noise((32, 32), 90).convert("RGB").save("init.png")
+    mask = Image.new("L", (32, 32), 0)
+    mask.paste(255, (0, 0, 8, 8))
+    mask.save("mask.png")
+    draw("--init=init.png", "--mask=mask.png", "--out=a.png")
+    draw("--init=init.png", "--mask=mask.png", "--out=b.png", "--seed=2")
+    different = (pixels("a.png") != pixels("b.png")).any(axis=2)
+    assert different[:8, :8].mean() > 0.5  # the decoder's attention lets a trace of the change reach everywhere
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "CMYK", "P", "1", "I;16"])
+def test_pictures_of_any_kind_are_read(mode, tmp_path):
+    grey = Image.linear_gradient("L")
+    if mode in ("RGBA", "LA"):
+        picture = grey.convert(mode)
+        picture.putalpha(Image.new("L", grey.size, 0))
+        wanted = 255
+    elif mode == "I;16":
+        picture = Image.fromarray(numpy.full((4, 4), 65535 // 2, numpy.uint16))
+        wanted = 127
+    else:
+        picture = Image.new("RGB", (8, 8), "white").convert(mode)
+        wanted = 255
+    path = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
+    picture.save(path)
+    result = pictures.read_picture(path, "INIT")
+    assert result.mode == "RGB"
+    assert abs(numpy.array(result).astype(int) - wanted).max() <= 1
+
+
+def test_pictures_lying_on_their_side_are_turned(tmp_path):
+    picture = Image.new("RGB", (8, 4), "red")
+    exif = picture.getexif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    picture.save(tmp_path / "side.jpg", exif=exif)
+    assert pictures.read_picture(tmp_path / "side.jpg", "INIT").size == (4, 8)
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--steps=0"], ["STEPS=0"]),
+        (["--steps=501"], ["STEPS=501", "500"]),
+        (["--steps=many"], ["STEPS=many", "whole number"]),
+        (["--scale=nan"], ["SCALE=nan"]),
+        (["--scale=much"], ["SCALE=much"]),
+        (["--seed=-1"], ["SEED=-1"]),
+        (["--seed=1.5"], ["SEED=1.5"]),
+        (["--sampler=plms"], ["plms", "ddim", "dpm++2m"]),
+        (["--width=100"], ["WIDTH=100", "96"]),
+        (["--height=50"], ["HEIGHT=50", "64"]),
+        (["--width=0"], ["WIDTH=0", "32"]),
+        (["--width=99999"], ["WIDTH=99999"]),
+        (["--count=0"], ["COUNT=0"]),
+        (["--strength=0.5"], ["STRENGTH", "INIT"]),
+        (["--mask=mask.png"], ["MASK", "INIT"]),
+        (["--init=there-is-none.png"], ["INIT=there-is-none.png"]),
+        (["--device=abacus"], ["DEVICE=abacus"]),
+        (["--dtype=int8"], ["DTYPE=int8", "float16"]),
+        (["--blocks=mine"], ["BLOCKS=mine"]),
+        (["--ema=perhaps"], ["EMA=perhaps"]),
+        (["--checkpoint=there-is-none.safetensors"], ["there-is-none.safetensors"]),
+        (["--tokenizer=nowhere"], ["vocab.json", "TOKENIZER"]),
+        (["--from=there-is-none.png"], ["FROM=there-is-none.png"]),
+        (["--out=picture.gif"], ["OUT=picture.gif", ".png"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_refusals(draw, flags, words):
+    refusal(draw(*flags), *words)
+
+
+@pytest.mark.parametrize("strength", ["0", "-0.1", "1.01", "nan"])
+def test_impossible_strengths(draw, strength):
+    Image.new("RGB", (32, 32)).save("init.png")
+    refusal(draw("--init=init.png", f"--strength={strength}"), "STRENGTH")
+
+
+def test_a_mask_of_another_size(draw):
+    Image.new("RGB", (32, 32)).save("init.png")
+    Image.new("L", (16, 32)).save("mask.png")
+    refusal(draw("--init=init.png", "--mask=mask.png"), "16x32", "32x32")
+
+
+def test_a_mask_without_white(draw):
+    Image.new("RGB", (32, 32)).save("init.png")
+    Image.new("L", (32, 32)).save("mask.png")
+    refusal(draw("--init=init.png", "--mask=mask.png"), "MASK", "white")
+
+
+def test_an_unreadable_picture(draw):
+    Path("init.png").write_bytes(b"not a picture")
+    refusal(draw("--init=init.png"), "INIT", "no picture")
+
+
+def test_a_truncated_picture(draw):
+    Image.effect_noise((64, 64), 90).save("whole.png")
+    Path("init.png").write_bytes(Path("whole.png").read_bytes()[:1000])
+    refusal(draw("--init=init.png"), "INIT")
+
+
+def test_a_huge_picture_is_not_unpacked(draw):
+    Image.new("1", (20000, 20000)).save("init.png")  # a small file of 400 million pixels
+    refusal(draw("--init=init.png"), "20000x20000")
+
+
+def test_from_a_picture_without_settings(draw):
+    Image.new("RGB", (8, 8)).save("plain.png")
+    refusal(draw("--from=plain.png"), "FROM=plain.png")
+
+
+def test_a_folder_that_cannot_be_written(draw):
+    if os.geteuid() == 0:
+        Path("file").write_text("a file where a folder should be")
+        refusal(draw("--out=file/out.png"), "cannot be written")
+    else:
+        Path("locked").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
+        refusal(draw("--out=locked/out.png"), "cannot be written")
+
+
+def test_a_full_disk_leaves_nothing_and_loses_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(ValueError, match="No space left on device"):
+        pictures.write_png(path, Image.new("RGB", (8, 8)))
+    assert [p.name for p in tmp_path.iterdir()] == ["picture.png"] and path.read_bytes() == b"old"
+
+
+def test_too_long_a_prompt_is_cut_with_a_note(draw):
+    words = " ".join(["house"] * 75 + ["waterfall"])
+    code, output, _ = draw(f"--prompt={words}")
+    assert code == 0 and "PROMPT" in output and "waterfall" in output and "75" in output
+
+
+def test_nan_is_named(draw, monkeypatch):
+    build = checkpoint.build
+
+    def poisoned(*args, **kwargs):
+        model = build(*args, **kwargs)
+        model.unet.conv_out.bias.fill_(float("nan"))
+        return model
+
+    monkeypatch.setattr(checkpoint, "build", poisoned)
+    refusal(draw(), "nan", "DTYPE")
+
+
+def test_out_of_memory_gives_advice(draw, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(checkpoint, "build", full)
+    refusal(draw(), "memory", "WIDTH")
+
+
+def test_stopping_in_the_middle(draw, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "build", stopped)
+    code, _, errors = draw()
+    assert code == 130 and "Stopped" in errors and not Path("out.png").exists()
+
+
+# --- other checkpoints -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stranger(model_folder, tmp_path):
+    """stranger(change, name) -> a checkpoint file beside the tokenizer, with changed tensors."""
+    for name in ("vocab.json", "merges.txt", "config.json"):
+        (tmp_path / name).write_bytes((model_folder / name).read_bytes())
+
+    def make(change, name="other.safetensors") -> str:
+        tensors = change(load_file(model_folder / "model.safetensors"))
+        if name.endswith(".safetensors"):
+            save_file(tensors, tmp_path / name)
+        else:
+            torch.save(tensors, tmp_path / name)
+        return f"--checkpoint={tmp_path / name}"
+
+    return make
+
+
+def keys(*names):
+    return lambda tensors: {name: torch.zeros(2) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.x", "conditioner.embedders.0.y"], "SDXL"),
+        (
+            ["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.x", "cond_stage_model.model.ln.bias"],
+            "Stable Diffusion 2",
+        ),
+        (["lora_unet_down_blocks_0.lora_up.weight"], "LoRA"),
+        (["first_stage_model.decoder.conv_in.weight"], "VAE alone"),
+        (["decoder.conv_in.weight", "encoder.conv_in.weight"], "VAE alone"),
+        (["down_blocks.0.resnets.0.conv1.weight"], "diffusers"),
+        (["double_blocks.0.x"], "Flux"),
+        (["something"], "not a Stable Diffusion 1.x checkpoint"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_files_that_are_something_else_are_named(draw, stranger, names, what):
+    refusal(draw(stranger(keys(*names))), what)
+
+
+def test_an_inpainting_checkpoint(draw, stranger):
+    def nine(tensors):
+        name = "model.diffusion_model.input_blocks.0.0.weight"
+        return tensors | {name: torch.zeros(64, 9, 3, 3)}
+
+    refusal(draw(stranger(nine)), "inpainting", "9 channels")
+
+
+def test_a_missing_tensor(draw, stranger):
+    def without(tensors):
+        return {n: t for n, t in tensors.items() if "out.2.bias" not in n and "out2bias" not in n}
+
+    refusal(draw(stranger(without)), "missing", "conv_out.bias")
+
+
+def test_a_wrong_shape(draw, stranger):
+    def widened(tensors):
+        return tensors | {"first_stage_model.quant_conv.weight": torch.zeros(8, 9, 1, 1)}
+
+    refusal(draw(stranger(widened)), "quant_conv.weight", "(8, 9, 1, 1)")
+
+
+def test_a_truncated_checkpoint(draw, stranger, tmp_path):
+    flag = stranger(lambda tensors: tensors)
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(path.read_bytes()[:5_000_000])
+    refusal(draw(flag), "truncated or damaged")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 100], ids=["empty", "text", "zeros"])
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_files_that_are_no_checkpoint(draw, stranger, tmp_path, content, suffix):
+    stranger(lambda tensors: tensors)
+    path = tmp_path / f"odd.{suffix}"
+    path.write_bytes(content)
+    refusal(draw(f"--checkpoint={path}"), f"odd.{suffix}")
+
+
+class Malicious:
+    def __reduce__(self):
+        return (os.system, ("touch pickle-was-run",))
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_pickle_that_wants_to_run_code_is_not_opened(draw, stranger, tmp_path, legacy):
+    stranger(lambda tensors: tensors)
+    torch.save({"state_dict": Malicious()}, tmp_path / "evil.ckpt", _use_new_zipfile_serialization=not legacy)
+    refusal(draw(f"--checkpoint={tmp_path / 'evil.ckpt'}"), "run code", "not opened")
+    assert not Path("pickle-was-run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda t: {n: x.float() for n, x in t.items()}, "float32.safetensors"),
+        (lambda t: {"state_dict": t, "epoch": 3}, "nested.ckpt"),
+        (lambda t: {"state_dict": {"state_dict": t}}, "twice.ckpt"),
+        (lambda t: t, "plain.ckpt"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_the_same_weights_in_another_wrapping_draw_the_same(draw, stranger, change, name):
+    draw("--out=a.png")
+    code, _, errors = draw(stranger(change, name), "--out=b.png")
+    assert code == 0, errors
+    assert (pixels("a.png") == pixels("b.png")).all()
+
+
+def test_a_checkpoint_without_ema(draw, stranger):
+    flag = stranger(lambda tensors: {n: t for n, t in tensors.items() if not n.startswith("model_ema.")})
+    code, output, errors = draw(flag, "--out=a.png")
+    assert code == 0 and "no EMA" in output, errors
+    draw("--ema=0", "--out=b.png")
+    assert (pixels("a.png") == pixels("b.png")).all()
+
+
+def test_ema_and_raw_weights_draw_different_pictures(draw, stranger):
+    def raw_turned_round(tensors):
+        name = "model.diffusion_model.out.2.weight"
+        return tensors | {name: -tensors[name]}
+
+    flag = stranger(raw_turned_round)
+    draw("--out=untouched.png")
+    draw(flag, "--ema=1", "--out=average.png"), draw(flag, "--ema=0", "--out=raw.png")
+    assert (pixels("average.png") == pixels("untouched.png")).all()
+    assert (pixels("raw.png") != pixels("untouched.png")).any()
+
+
+def test_a_lightning_checkpoint_is_opened_without_its_classes(model_folder, tmp_path):
+    """Published .ckpt files hold names of classes that need not be installed; they are not needed for the tensors."""
+    module = type(sys)("pytorch_lightning")
+    module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning"})
+    sys.modules["pytorch_lightning"] = module
+    try:
+        tensors = {"weight": torch.arange(3.0)}
+        torch.save({"callbacks": {module.ModelCheckpoint: 1}, "state_dict": tensors}, tmp_path / "old.ckpt")
+    finally:
+        del sys.modules["pytorch_lightning"]
+    assert torch.equal(checkpoint.read_tensors(tmp_path / "old.ckpt")[0]["weight"], tensors["weight"])
+
+
+# --- everything at once ----------------------------------------------------------------------------------------------
+
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt": st.text(alphabet="aé ,'\"$`\n🎈<|>", max_size=30),
+        "negative": st.text(alphabet="ab ", max_size=9),
+        "steps": st.sampled_from(["1", "2", "3", "0", "-1", "x", ""]),
+        "scale": st.sampled_from(["0", "1", "7.5", "-3", "inf", "1e3", "x"]),
+        "seed": st.sampled_from(["0", "9223372036854775000", "99999999999999999999", "-1", "½"]),
+        "sampler": st.sampled_from([*generate.SAMPLERS, "DDIM", ""]),
+        "width": st.sampled_from(["32", "64", "33", "8", "", "1e3"]),
+        "count": st.sampled_from(["1", "2", "0", "x"]),
+        "init": st.sampled_from(["init.png", "mask.png", "none.png", "."]),
+        "strength": st.sampled_from(["0.01", "0.5", "1", "1.5", "0"]),
+        "mask": st.sampled_from(["mask.png", "init.png", "none.png"]),
+        "ema": st.sampled_from(["0", "1", "2"]),
+        "dtype": st.sampled_from(["auto", "float32", "bfloat16", "float8"]),
+        "film": st.sampled_from(["0", "1", "maybe"]),
+    },
+)
+
+
+@pytest.mark.limit(300)
+@settings(max_examples=60)
+@given(options)
+def test_any_options_end_in_a_picture_or_a_sentence(model_folder, tmp_path_factory, chosen):
+    folder = tmp_path_factory.mktemp("any")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        Image.new("RGB", (32, 32), "red").save("init.png")
+        Image.new("L", (32, 32), 255).save("mask.png")
+        flags = {"steps": "1", "width": "32", "height": "32", "device": "cpu", "blocks": "solutions"} | chosen
+        code = generate.main(
+            [f"--{name}={value}" for name, value in flags.items()]
+            + [f"--checkpoint={model_folder / 'model.safetensors'}", "--out=out.png"]
+        )
+        assert code in (0, 2)
+        assert Path("out.png").exists() == (code == 0)
+        assert not list(folder.glob(".*.part"))
+    finally:
+        os.chdir(before)
+
+
+def test_no_heavy_library_on_the_way_to_a_picture(model_folder, tmp_path):
+    """diffusers and transformers take seconds to import, and nothing of them is needed."""
+    command = [sys.executable, "-X", "importtime", "-m", "course", "generate", "--steps=1", "--width=32", "--height=32"]
+    command += [f"--checkpoint={model_folder / 'model.safetensors'}", f"--out={tmp_path / 'out.png'}", "--device=cpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "import time:" in line}
+    assert "torch" in imported
+    assert not imported & {"diffusers", "transformers", "accelerate", "matplotlib", "hypothesis", "pytest", "pandas"}
+
+
+def test_every_option_is_also_a_flag():
+    done = subprocess.run(
+        [sys.executable, "-m", "course", "generate", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    for name in [*generate.HELP, "out", "film", "from"]:
+        assert f"--{name}" in done.stdout
+
+
+def test_settings_survive_json():
+    s = generate.Settings(prompt="🎈", seed=3)
+    assert generate.Settings(**json.loads(json.dumps(generate.asdict(s)))) == s
