@@ -247,8 +247,8 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor
-    settings.width = settings.width or opened.config.image_size
-    settings.height = settings.height or opened.config.image_size
+    settings.width = opened.config.image_size if settings.width is None else settings.width
+    settings.height = opened.config.image_size if settings.height is None else settings.height
     check_size("WIDTH", settings.width, multiple)
     check_size("HEIGHT", settings.height, multiple)
     images, mask = read_inputs(blocks, settings)
@@ -335,7 +335,7 @@ def draw_one(blocks, model, s: Settings, images, mask, device, film: bool):
     def to_picture(tensor: torch.Tensor) -> Image.Image:
         return Image.fromarray(vae.tensor_to_images(tensor)[0].cpu().numpy())
 
-    strength = s.strength or (1.0 if mask is not None else 0.8)
+    strength = s.strength if s.strength is not None else 1.0 if mask is not None else 0.8
     total = s.steps - model.schedule.start_index(s.steps, strength) if images is not None else s.steps
     with tqdm(total=total, desc="drawing", unit="step", leave=False, dynamic_ncols=True) as bar:
 

@@ -44,7 +44,12 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
                 elif picture.mode.startswith(("I", "F")):
                     picture = _sixteen_bits(picture)
                 return picture.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, EOFError) as error:
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"{argument}={path} has more than the {MAX_PIXELS // 1_000_000} million pixels that are read: "
+            "make it smaller first."
+        ) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, EOFError) as error:
         what = "is no picture" if isinstance(error, UnidentifiedImageError) else f"cannot be read ({error})"
         raise ValueError(f"{argument}={path} {what}.") from None
 

@@ -23,7 +23,11 @@ UNET_PARTS = {
     r"\.ff\.$": ".feed_forward.",
     r"^time_embedding\.$": NO_EQUAL,  # theirs takes the waves, ours the timesteps
 } | UNET
-CLIP_PARTS = {r"\.self_attn\.$": ".attention.", r"mlp\.$": NO_EQUAL} | CLIP
+CLIP_PARTS = {
+    r"\.self_attn\.$": ".attention.",
+    r"mlp\.$": NO_EQUAL,
+    r"position_embedding\.$": NO_EQUAL,  # ours need not be called: its rows can be taken as they are
+} | CLIP
 
 
 @dataclass
@@ -58,7 +62,7 @@ def first_divergence(
     """
     parts = dict(ours.named_modules())
     names = {name: our_name(f"{name}.", rules).removesuffix(".") for name, _ in theirs.named_modules() if name}
-    pairs = {own: theirs.get_submodule(name) for name, own in names.items() if own in parts}
+    pairs = {own: theirs.get_submodule(name) for name, own in names.items() if own and own in parts}
     with recorded(pairs) as wanted:
         run_theirs()
     given = {name: arguments(parts[name], call.inputs) for name, call in wanted.items()}
