@@ -1,1 +1,1 @@
-"""The machinery of the course: stages, stubs, assembling, commands. The model itself lives in solutions/ and exercises/."""
+"""The machinery of the course: stages, stubs, assembling, commands. The model is in solutions/ and exercises/."""

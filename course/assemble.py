@@ -125,8 +125,8 @@ def for_generating(mode: str = "auto", fused: bool = False) -> Blocks:
     open_numbers = {} if mode == "solutions" else {stage.number: stage_to_do(stage) for stage in STAGES}
     if mode == "exercises" and any(open_numbers.values()):
         first = next(number for numbers in open_numbers.values() for number in numbers)
-        unfinished = sum(map(bool, open_numbers.values()))
-        raise StageError(f"BLOCKS=exercises needs all ten stages, and {unfinished} are to do, from exercise {first} on.")
+        count = sum(map(bool, open_numbers.values()))
+        raise StageError(f"BLOCKS=exercises needs all ten stages, and {count} are to do, from exercise {first} on.")
     theirs = [number for number, numbers in open_numbers.items() if not numbers]
     return assemble({s.number: s.exercise if s.number in theirs else s.solution for s in STAGES}, fused=fused)
 

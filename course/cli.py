@@ -1,4 +1,4 @@
-"""The commands behind `make`, also as `python -m course COMMAND`. Every option can be given as a make variable instead."""
+"""The commands behind `make`, also as `python -m course COMMAND`. Options can be make variables instead."""
 
 import argparse
 import os

@@ -11,7 +11,7 @@ TESTS = ROOT / "tests"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. Its module name is the name of its file in exercises/ and in solutions/, and part of its test's name."""
+    """One stage. Its module name is that of its file in exercises/ and in solutions/, and part of its test's name."""
 
     number: int
     name: str

@@ -1,8 +1,8 @@
 """Makes the learner's files out of the solutions, and tells which of their exercises are still to do.
 
 An exercise is any function, method or class whose docstring begins "Exercise 3.2:". In the learner's file its body,
-after the docstring, is one `raise NotImplementedError("exercise 3.2: ...")`. Of a class marked that way it is the body of
-`__init__` and of every method, except those whose docstring begins "Given:".
+after the docstring, is one `raise NotImplementedError("exercise 3.2: ...")`. Of a class marked that way it is the body
+of `__init__` and of every method, except those whose docstring begins "Given:".
 """
 
 import ast

@@ -2,7 +2,8 @@
 
 A test of stage 3 lives in test_stage03_attention.py and takes the fixture `stage`: the learner's stage 3 on top of the
 reference for all other stages (or, with --blocks=solutions, the reference). Its result is one of three: passed, failed,
-or "to do" where an exercise is still a stub. Failures show what a learner can use, and no harness; --full-trace shows all.
+or "to do" where an exercise is still a stub. Failures show what a learner can use, without the harness; --full-trace
+shows all.
 """
 
 import os
