@@ -97,7 +97,7 @@ def test_transformers_reads_the_same_ids(tokenizer_parts, tmp_path):
     theirs = CLIPTokenizer(
         vocab=str(tmp_path / "vocab.json"), merges=str(tmp_path / "merges.txt"), model_max_length=77
     )
-    prompts = ["a red house", "Ein  GRÜNES Häuschen, 42 Fenster!", "日本の家 🏠", "", "don't <|endoftext|> x", "wonder " * 99]
+    prompts = ["a red house", "Ein  GRÜNES Häuschen, 42 Fenster!", "日本の家 🏠", "", "don't <|endoftext|> x", "egg " * 99]
     ours = Tokenizer(*tokenizer_parts)(prompts)
     ids = theirs(prompts, padding="max_length", truncation=True, max_length=77)["input_ids"]
     assert ours.tolist() == ids
@@ -287,8 +287,10 @@ def test_the_file_holds_the_weights_under_the_original_names(config, tmp_path):
 
     raw, averaged = split_checkpoint(file), split_checkpoint(select_ema(file))
     fresh = {
-        "vae": (VAE(config.vae), remap_vae(raw["vae"])), "clip": (CLIPTextEncoder(config.clip), remap_clip(raw["clip"])),
-        "unet": (UNet(config.unet), remap_unet(raw["unet"])), "ema": (UNet(config.unet), remap_unet(averaged["unet"])),
+        "vae": (VAE(config.vae), remap_vae(raw["vae"])),
+        "clip": (CLIPTextEncoder(config.clip), remap_clip(raw["clip"])),
+        "unet": (UNet(config.unet), remap_unet(raw["unet"])),
+        "ema": (UNet(config.unet), remap_unet(averaged["unet"])),
     }
     for name, (model, weights) in fresh.items():
         load_weights(model, weights)
@@ -348,10 +350,12 @@ def test_part_and_minutes_from_the_environment(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.limit(300)
 def test_the_whole_training_in_two_steps(tmp_path):
-    run = [sys.executable, "-m", "course.training", "--steps", "2", "--pictures", "16", "--batch", "4", "--threads", "1"]
-    done = subprocess.run([*run, "--out", str(tmp_path)], capture_output=True, text=True)
+    options = "--steps 2 --pictures 16 --batch 4 --threads 1 --out".split()
+    run = [sys.executable, "-m", "course.training", *options, str(tmp_path)]
+    done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "model" / "model.safetensors").stat().st_size < 40e6
-    again = subprocess.run([*run, "--out", str(tmp_path)], capture_output=True, text=True)
+    again = subprocess.run(run, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout.count("already trained") == 3

@@ -1,8 +1,8 @@
-"""Training of the text encoder, as CLIP's was trained: pictures and captions that belong together shall point the same way.
+"""Training of the text encoder, as CLIP's was trained: a picture and its caption shall point the same way.
 
-A small convolutional network turns pictures into vectors, the text encoder turns captions into vectors, and in a batch of
-N of each every caption has to find its picture among the N, and every picture its caption. The picture network and the two
-projections are needed for training only.
+A small convolutional network turns pictures into vectors, the text encoder turns captions into vectors, and in a batch
+of N of each every caption has to find its picture among the N, and every picture its caption. The picture network and
+the projections are needed for training only. With several processes each compares within its own batch.
 
 Source: Radford et al., 2021, arXiv:2103.00020, section 2.3 and figure 3.
 """
@@ -25,7 +25,7 @@ from solutions.stage05_vae import images_to_tensor
 from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
 
 PICTURE_SIZE = 64  # what the picture network sees
-MAX_TEMPERATURE = 100.0
+MAX_SCALE = 100.0
 
 
 class PictureEncoder(nn.Sequential):
@@ -40,22 +40,22 @@ class PictureEncoder(nn.Sequential):
 
 
 class ContrastiveModel(nn.Module):
-    """Text encoder, picture encoder, and the temperature of their comparison."""
+    """Text encoder, picture encoder, and the scale of their scores, one over a temperature."""
 
     def __init__(self, text_encoder: CLIPTextEncoder, width: int):
         super().__init__()
         self.text_encoder = text_encoder
         self.text_projection = nn.Linear(width, width, bias=False)
         self.picture_encoder = PictureEncoder(width)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, tokens: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, length), (batch, 3, 64, 64) -> two times (batch, width) of length one, and the temperature's inverse."""
+        """(batch, length), (batch, 3, 64, 64) -> (batch, width) of length one for both, and the scale of the scores."""
         ends = tokens.argmax(dim=1)  # the end mark has the highest id; argmax finds the first one
         vectors = self.text_encoder(tokens)[torch.arange(len(tokens), device=tokens.device), ends]
         texts = F.normalize(self.text_projection(vectors).float(), dim=-1)
         pictures = F.normalize(self.picture_encoder(images).float(), dim=-1)
-        return texts, pictures, self.log_temperature.exp().clamp(max=MAX_TEMPERATURE)
+        return texts, pictures, self.log_scale.exp().clamp(max=MAX_SCALE)
 
 
 def initialise_text_encoder(encoder: CLIPTextEncoder) -> None:

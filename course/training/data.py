@@ -1,7 +1,7 @@
 """The training data: pictures of random scenes with their captions, drawn once and kept in a folder.
 
-The folder holds `pictures.npy` (count, size, size, 3), uint8, which is mapped rather than read, so that data larger than
-the memory is no problem, and `captions.json` with several captions for each picture.
+The folder holds `pictures.npy` (count, size, size, 3), uint8, which is mapped rather than read, so that data larger
+than the memory is no problem, and `captions.json` with several captions for each picture.
 """
 
 import json
@@ -88,7 +88,8 @@ def draw_pictures(folder: Path, count: int, size: int, seed: int, workers: int) 
                         captions += texts
                         bar.update(len(texts))
         (unfinished / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
-        unfinished.rename(folder)
+        if not folder.exists():
+            unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -1,7 +1,7 @@
 """Puts the trained parts together into one file, laid out and named as the first Stable Diffusion was published.
 
-Beside `model.safetensors` lie `config.json` (sizes), the tokenizer's two files, and `diffusers/`: a folder of small config
-files with which diffusers opens the same checkpoint,
+Beside `model.safetensors` lie `config.json` (sizes), the tokenizer's two files, and `diffusers/`: a folder of small
+config files with which diffusers opens the same checkpoint,
 
     StableDiffusionPipeline.from_single_file("model.safetensors", config="diffusers", local_files_only=True)
 """

@@ -1,6 +1,5 @@
 """Fast kernels for training: the same mathematics as in solutions/, but with one kernel for each formula."""
 
-import torch
 import torch.nn.functional as F
 
 from solutions import stage01_group_norm, stage02_residual, stage03_attention, stage05_vae, stage07_unet
@@ -9,12 +8,10 @@ from solutions import stage01_group_norm, stage02_residual, stage03_attention, s
 def use_fused_kernels() -> None:
     """Puts torch's kernels in the place of the formulas written out in solutions/, for the whole process.
 
-    The formulas make torch remember every intermediate result for the backward pass; the kernels do not. With group norm
-    and SiLU replaced, a step of the VAE is 1.6 to 2 times as fast. Attention is left alone on a CPU, where its kernel's
-    backward pass is slower than the formula at these sizes.
+    The formulas make torch remember every intermediate result for the backward pass; the kernels do not. On a CPU,
+    group norm and SiLU make a step of the VAE 1.6 times as fast, and attention a step of the U-Net 1.1 to 1.2 times.
     """
     stage01_group_norm.group_norm = F.group_norm
+    stage03_attention.scaled_dot_product_attention = F.scaled_dot_product_attention
     for user in (stage02_residual, stage05_vae, stage07_unet):
         user.silu = F.silu
-    if torch.cuda.is_available():
-        stage03_attention.scaled_dot_product_attention = F.scaled_dot_product_attention

@@ -1,7 +1,8 @@
 """What all three trainings share: the loop over steps, its budget, its clock, its saves and its progress bar.
 
 Every random number of a step comes from a generator seeded with (seed, part, process, step). So a training that was
-interrupted goes on exactly as if it had not been, and two trainings of equally many steps on the same hardware are equal.
+interrupted goes on exactly as if it had not been, and two trainings of equally many steps on the same hardware are
+equal.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import signal
 import sys
 import time
@@ -21,6 +23,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -34,15 +37,16 @@ class Interrupted(Exception):
 class Settings:
     """What the command line decides for one part of the training.
 
-    minutes: wall time for the part, over all its runs; steps: the number of optimiser steps instead. One of them is None.
-    batch: samples per step and process; None: the part's own choice.
+    minutes: wall time for the part, over all its runs.
+    steps: the number of optimiser steps, which then decides instead of the minutes.
+    learning_rate: at its peak; None: the part's own choice.
+    save_seconds: how often the state is saved.
     """
 
     out: Path
-    minutes: float | None = None
+    minutes: float = 60.0
     steps: int | None = None
     seed: int = 0
-    batch: int | None = None
     learning_rate: float | None = None
     save_seconds: float = 240.0
 
@@ -120,7 +124,10 @@ def load_weights(path: Path, made_by: str) -> dict[str, Tensor]:
     """Reads weights that an earlier part has written."""
     if not path.exists():
         raise ValueError(f"{path} is missing: train it first with --part {made_by}")
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError:
+        raise ValueError(f"{path} is damaged: delete it and train again with --part {made_by}") from None
 
 
 @contextlib.contextmanager
@@ -141,6 +148,14 @@ def stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def load_state(path: Path) -> dict:
+    """Reads what `train` has saved."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise ValueError(f"{path} is damaged: delete it to begin anew") from None
 
 
 class Clock:
@@ -186,6 +201,7 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
     state_file = settings.out / f"{part.name}.state.pt"
     log_file = settings.out / f"{part.name}.log.jsonl"
     peak = settings.learning_rate or part.learning_rate
+    part.model.to(accelerator.device)
     decayed = [p for p in part.model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in part.model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
@@ -193,7 +209,7 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
 
     step, elapsed = 0, 0.0
     if state_file.exists():
-        state = torch.load(state_file, map_location="cpu", weights_only=True)
+        state = load_state(state_file)
         try:
             part.model.load_state_dict(state["model"])
         except RuntimeError:
@@ -238,11 +254,15 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
                 sheet.save(temporary, format="PNG")
 
     part.model.train()
-    bar_format = "{desc} {percentage:3.0f}% |{bar:20}| {postfix}"
+    bar_format = "{desc} {percentage:3.0f}% |{bar:20}|{postfix}"
     quiet = not accelerator.is_local_main_process
     interval = 0.5 if sys.stderr.isatty() else 20.0
-    with stop_signals() as stop, tqdm(total=1.0, desc=part.name, bar_format=bar_format, disable=quiet,
-                                      miniters=0, mininterval=interval) as bar:
+    with (
+        stop_signals() as stop,
+        tqdm(
+            total=1.0, desc=part.name, bar_format=bar_format, disable=quiet, miniters=0, mininterval=interval
+        ) as bar,
+    ):
         while True:
             progress, stopped = same_everywhere(accelerator, clock.progress, bool(stop))
             if stopped or progress >= 1.0:
@@ -264,6 +284,8 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
                 smooth = 0.98 if step - first_step > 100 else 0.9
                 for name, value in numbers.items():
                     value = float(value)
+                    if not math.isfinite(value):
+                        raise ValueError(f"{part.name}: {name} is {value} in step {step}: lower the --learning-rate")
                     shown[name] = smooth * shown.get(name, value) + (1 - smooth) * value
             minutes, seconds = divmod(int(clock.left(first_step)), 60)
             bar.set_postfix_str(

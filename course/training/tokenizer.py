@@ -1,8 +1,9 @@
 """Training of the tokenizer: byte-pair encoding in the format of CLIP's vocab.json and merges.txt.
 
-Ids are those of CLIP: 256 byte symbols, the same 256 with `</w>`, one token for each merge, and the two marks last. CLIP
-made 48,894 merges; the captions of small scenes need but a few hundred. What is left over goes to common English words, so
-that prompts in a learner's own words become readable tokens too, even if the model has never seen what they mean.
+Ids are those of CLIP: 256 byte symbols, the same 256 with `</w>`, one token for each merge, and the two marks last.
+CLIP made 48,894 merges; the captions of small scenes need but a few hundred. What is left over goes to common English
+words, so that prompts in a learner's own words become readable tokens too, even if the model has never seen what they
+mean.
 
 Source: Sennrich et al., 2016, arXiv:1508.07909, algorithm 1.
 """
@@ -102,7 +103,8 @@ def write_tokenizer(folder: Path, vocab: dict[str, int], merges: list[tuple[str,
     """Writes vocab.json and merges.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["#version: 0.2", *(f"{first} {second}" for first, second in merges)]
-    for name, text in (("vocab.json", json.dumps(vocab, ensure_ascii=False, indent=0)), ("merges.txt", "\n".join(lines))):
+    texts = {"vocab.json": json.dumps(vocab, ensure_ascii=False, indent=0), "merges.txt": "\n".join(lines)}
+    for name, text in texts.items():
         with whole_file(folder / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 

@@ -1,11 +1,11 @@
 """Training of the U-Net: to see the noise in noisy latents, with the caption's help.
 
-The pictures are encoded once; what is kept are the means and variances of their latents, so that every visit draws fresh
-latents. The text encoder is frozen. One caption in ten is replaced by the empty prompt, so that the network also
+The pictures are encoded once; what is kept are the means and variances of their latents, so that every visit draws
+fresh latents. The text encoder is frozen. One caption in ten is replaced by the empty prompt, so that the network also
 learns what pictures look like in general: guidance needs both.
 
-Sources: Ho et al., 2020, arXiv:2006.11239, equation 14 (predict the noise); Hang et al., "Efficient Diffusion Training via
-Min-SNR Weighting Strategy", 2023, arXiv:2303.09556, section 3.4 (loss weights); Ho and Salimans, "Classifier-Free
+Sources: Ho et al., 2020, arXiv:2006.11239, equation 14 (predict the noise); Hang et al., "Efficient Diffusion Training
+via Min-SNR Weighting Strategy", 2023, arXiv:2303.09556, section 3.4 (loss weights); Ho and Salimans, "Classifier-Free
 Diffusion Guidance", 2022, arXiv:2207.12598, algorithm 1 (dropped captions); Karras et al., "Analyzing and Improving the
 Training Dynamics of Diffusion Models", 2024, arXiv:2312.02696, section 3.1 (the averaging of weights).
 """
@@ -52,7 +52,7 @@ SHEET_PROMPTS = (
 
 
 def initialise_unet(unet: UNet) -> None:
-    """Every branch starts at zero, so that the untrained network is little more than its shortcuts (as in the original)."""
+    """Every branch starts at zero, so that at first only the shortcuts carry anything (as in the original code)."""
     for module in unet.modules():
         for name in ("conv2", "proj_out", "conv_out"):
             layer = getattr(module, name, None)
@@ -94,13 +94,13 @@ def is_current(path: Path, digest: str, count: int) -> bool:
 
 
 def min_snr_weights(alphas_cumprod: Tensor) -> Tensor:
-    """min(SNR, 5) / SNR at each timestep: without it, the easy timesteps with little noise would take most of the effort."""
+    """min(SNR, 5) / SNR at each timestep: timesteps with so little noise that nobody sees it count less."""
     snr = alphas_cumprod / (1.0 - alphas_cumprod)
     return snr.clamp(max=MAX_SNR) / snr
 
 
 def stratified_timesteps(batch: int, count: int, generator: torch.Generator) -> Tensor:
-    """One random timestep out of each of `batch` equal ranges, so that each batch sees all noise levels: (batch,), int64."""
+    """One random timestep out of each of `batch` equal ranges, so that each batch sees all noise levels: (batch,)."""
     spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
     return (spread * count).long().clamp(max=count - 1)
 
@@ -186,7 +186,7 @@ class UNetPart:
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
-        """Plain squared error of both sets of weights on pictures that were not trained on, at evenly spread timesteps."""
+        """Plain squared error of both sets of weights on pictures not trained on, at evenly spread timesteps."""
         count = self.pictures.num_checked
         generator = torch.Generator().manual_seed(0)
         timesteps = stratified_timesteps(count, self.schedule.num_train_timesteps, generator)
@@ -205,7 +205,8 @@ class UNetPart:
     @torch.no_grad()
     def sheet(self) -> Image.Image:
         """Pictures for fixed prompts and fixed noise, drawn by the averaged weights."""
-        model = StableDiffusion(self.tokenizer, self.text_encoder, self.average, self.vae.to(self.device), self.schedule)
+        vae = self.vae.to(self.device)
+        model = StableDiffusion(self.tokenizer, self.text_encoder, self.average, vae, self.schedule)
         size = self.config.image_size // self.config.vae.factor
         shape = (len(SHEET_PROMPTS), self.config.unet.in_channels, size, size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
