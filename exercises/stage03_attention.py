@@ -1,15 +1,15 @@
 """Stage 3: attention, between pixels and from pixels to words.
 
 A convolution sees its neighbourhood; attention sees everything. Every position asks a question (its query), every
-position holds up a sign (its key) and carries a message (its value). How well question and sign agree decides how much
-of the message is taken over. When queries, keys and values all come from the picture, it is self-attention: the left eye
-can look at the right one. When keys and values come from the prompt, it is cross-attention: this is the one
+position holds up a sign (its key) and carries a message (its value). How well question and sign agree decides how
+much of the message is taken over. When queries, keys and values all come from the picture, it is self-attention: the
+left eye can look at the right one. When keys and values come from the prompt, it is cross-attention: this is the one
 place in Stable Diffusion where words reach the picture.
 
-Sources: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762, equation 1 and section 3.2.2; Rombach et al.,
-"High-Resolution Image Synthesis with Latent Diffusion Models", 2022, arXiv:2112.10752, section 3.3 and appendix E.2.1;
-Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202, equation 5 (GEGLU); Hendrycks and Gimpel, 2016,
-arXiv:1606.08415 (GELU).
+Sources: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762, equation 1 and section 3.2.2; Rombach et
+al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022, arXiv:2112.10752, section 3.3 and appendix
+E.2.1; Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202, equation 5 (GEGLU); Hendrycks and Gimpel,
+2016, arXiv:1606.08415 (GELU).
 """
 
 import math
@@ -189,7 +189,7 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Exercise 3.6: a transformer block for pictures: in through a 1x1 convolution, out through another, and a shortcut.
+    """Exercise 3.6: a transformer block for pictures, with a 1x1 convolution before and after it, and a shortcut.
 
         y = x + proj_out(block(proj_in(norm(x)), context))          with the pixels as tokens inside
 
@@ -200,7 +200,9 @@ class SpatialTransformer(nn.Module):
     """
 
     def __init__(self, channels: int, num_heads: int, context_channels: int, num_groups: int = 32):
-        raise NotImplementedError("exercise 3.6: a transformer block for pictures")
+        raise NotImplementedError(
+            "exercise 3.6: a transformer block for pictures, with a 1x1 convolution before and after it, and a shortcut"
+        )
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """
@@ -211,4 +213,6 @@ class SpatialTransformer(nn.Module):
         Returns:
             (batch, channels, height, width).
         """
-        raise NotImplementedError("exercise 3.6: a transformer block for pictures")
+        raise NotImplementedError(
+            "exercise 3.6: a transformer block for pictures, with a 1x1 convolution before and after it, and a shortcut"
+        )

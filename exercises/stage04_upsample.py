@@ -1,11 +1,12 @@
 """Stage 4: changing the resolution.
 
-The VAE and the U-Net work at several resolutions. On the way down a convolution with stride 2 halves height and width; on
-the way up every pixel is first repeated into a square and then a convolution smooths the squares. Repeating and then
-convolving avoids the checkerboard patterns that a transposed convolution leaves.
+The VAE and the U-Net work at several resolutions. On the way down a convolution with stride 2 halves height and
+width; on the way up every pixel is first repeated into a square and then a convolution smooths the squares. Repeating
+and then convolving avoids the checkerboard patterns that a transposed convolution leaves.
 
-Source: Odena et al., "Deconvolution and Checkerboard Artifacts", Distill, 2016, doi:10.23915/distill.00003. The one-sided
-padding of the VAE is a habit of its training code (Esser et al., "Taming Transformers", 2021, arXiv:2012.09841).
+Source: Odena et al., "Deconvolution and Checkerboard Artifacts", Distill, 2016, doi:10.23915/distill.00003. The
+one-sided padding of the VAE is a habit of its training code (Esser et al., "Taming Transformers", 2021,
+arXiv:2012.09841).
 """
 
 from torch import Tensor, nn

@@ -1,16 +1,16 @@
 """Stage 5: the variational autoencoder, from pictures to latents and back.
 
-A 512x512 picture is 786,432 numbers, most of which only say how a surface is textured. The encoder squeezes a picture to
-an eighth of its height and width with four channels (48 times fewer numbers), the decoder paints it back. Diffusion then
-happens among those latents, where a step costs a fraction of what it would among pixels. The encoder does not return a
-point but a small cloud, a mean and a variance for every latent; training on samples from the cloud keeps neighbouring
-latents alike in meaning, so that the U-Net's small errors stay small errors in the picture.
+A 512x512 picture is 786,432 numbers, most of which only say how a surface is textured. The encoder squeezes a picture
+to an eighth of its height and width with four channels (48 times fewer numbers), the decoder paints it back.
+Diffusion then happens among those latents, where a step costs a fraction of what it would among pixels. The encoder
+does not return a point but a small cloud, a mean and a variance for every latent; training on samples from the cloud
+keeps neighbouring latents alike in meaning, so that the U-Net's small errors stay small errors in the picture.
 
-Both halves are stacks of residual blocks at four resolutions, with one attention block in the middle, where a picture is
-small enough for every place to look at every other.
+Both halves are stacks of residual blocks at four resolutions, with one attention block in the middle, where a picture
+is small enough for every place to look at every other.
 
-Sources: Kingma and Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114, section 3 and appendix B; Rombach et
-al., 2022, arXiv:2112.10752, sections 3.1 and 4.1, appendix G (the scaling of the latents).
+Sources: Kingma and Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114, section 3 and appendix B;
+Rombach et al., 2022, arXiv:2112.10752, sections 3.1 and 4.1, appendix G (the scaling of the latents).
 """
 
 import torch
@@ -153,9 +153,9 @@ class VAE(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, kernel_size=1)
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """From pictures to scaled latents: encoder, quant_conv, a sample (the mean if noise is None), self.scaling_factor.
+        """From pictures to scaled latents: encoder, quant_conv, a sample (the mean if noise is None), the scaling.
 
-        The scaling is a multiplication here.
+        Scaling here means to multiply by self.scaling_factor.
 
         Args:
             images: (batch, image_channels, height, width) in [-1, 1].

@@ -1,21 +1,23 @@
 """Stage 6: CLIP's text encoder, from a prompt to 77 vectors.
 
-CLIP was trained on pictures with their captions, to give a picture and its caption the same direction and everything else
-another. So its text encoder learned to say what can be *seen*. Stable Diffusion uses it frozen, and takes not
-only one summary vector but the vector of every token: the U-Net can then look up "red" and "house" where it needs them.
+CLIP was trained on pictures with their captions, to give a picture and its caption the same direction and everything
+else another. So its text encoder learned to say what can be *seen*. Stable Diffusion uses it frozen, and takes not
+only one summary vector but the vector of every token: the U-Net can then look up "red" and "house" where it needs
+them.
 
 First the tokenizer. Byte-pair encoding starts from single bytes, so no text is unknown, and merges neighbours in the
 order in which the training text made them frequent: common words end as one token, rare ones as a few pieces. The
 mark `</w>` closes a word, so that "car" alone and the "car" of "carpet" are different tokens. Every prompt becomes
 exactly 77 ids: begin mark, tokens, end mark, and end marks again up to the end.
 
-Then a transformer of pre-norm layers. It reads from left to right: the causal mask lets a token see only itself and what
-stands before it, so the first end mark has seen the whole prompt. The padding is not masked: Stable Diffusion was
-trained with it in view.
+Then a transformer of pre-norm layers. It reads from left to right: the causal mask lets a token see only itself and
+what stands before it, so the first end mark has seen the whole prompt. The padding is not masked: Stable Diffusion
+was trained with it in view.
 
-Sources: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, arXiv:2103.00020,
-section 2.4; Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016, arXiv:1508.07909,
-section 3.2 (byte-pair encoding); Hendrycks and Gimpel, 2016, arXiv:1606.08415, section 2 (the fast GELU).
+Sources: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
+arXiv:2103.00020, section 2.4; Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016,
+arXiv:1508.07909, section 3.2 (byte-pair encoding); Hendrycks and Gimpel, 2016, arXiv:1606.08415, section 2 (the fast
+GELU).
 """
 
 import math
@@ -41,7 +43,8 @@ WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
 def byte_alphabet() -> dict[int, str]:
     """Given: one printable character for each of the 256 bytes, so that a merge list can be a text file.
 
-    Bytes that print well in Latin-1 stand for themselves; the other 68 take the characters from number 256 on, in order.
+    Bytes that print well in Latin-1 stand for themselves; the other 68 take the characters from number 256 on, in
+    order.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -90,10 +93,10 @@ class Tokenizer:
     def tokenize(self, text: str) -> list[int]:
         """Exercise 6.2: a text of any length to the ids of its tokens, without begin and end marks.
 
-        Cut the text at the marks (MARK.split(text)); a part that is itself a mark, BEGIN or END, is a single token. Clean
-        every other part (self.clean), find its words (WORD.findall), spell each word's UTF-8 bytes in the byte alphabet
-        (self.alphabet: byte -> character), split it (self.bpe), and look the tokens up (self.vocab). A token that the
-        vocabulary lacks becomes self.end.
+        Cut the text at the marks (MARK.split(text)); a part that is itself a mark, BEGIN or END, is a single token.
+        Clean every other part (self.clean), find its words (WORD.findall), spell each word's UTF-8 bytes in the byte
+        alphabet (self.alphabet: byte -> character), split it (self.bpe), and look the tokens up (self.vocab). A token
+        that the vocabulary lacks becomes self.end.
 
         Args:
             text: any text, also an empty one.

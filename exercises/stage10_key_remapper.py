@@ -1,20 +1,21 @@
 """Stage 10: from the names in a published checkpoint to ours.
 
-A checkpoint is a dictionary from names to tensors. Stable Diffusion 1.x was published by the CompVis group as one file
-with everything in it, under the names that their code happened to use: `model.diffusion_model.input_blocks.4.1.proj_in.weight`.
-Ours are other names for the same tensors. Shapes do not tell them apart (nearly all tensors of the U-Net share their
-shape with another one), so a single swapped name gives a network that runs and paints nonsense. Hence the two rules of this stage:
-every tensor of the file is accounted for by name, and loading is strict.
+A checkpoint is a dictionary from names to tensors. Stable Diffusion 1.x was published by the CompVis group as one
+file with everything in it, under the names that their code happened to use:
+`model.diffusion_model.input_blocks.4.1.proj_in.weight`. Ours are other names for the same tensors. Shapes do not tell
+them apart (nearly all tensors of the U-Net share their shape with another one), so a single swapped name gives a
+network that runs and paints nonsense. Hence the two rules of this stage: every tensor of the file is accounted for by
+name, and loading is strict.
 
 The file holds the U-Net twice. Training makes a noisy walk around a good place; the exponential moving average (EMA) of
 the weights along that walk lies closer to it than the last step does. Pictures are made with the average, and
 training would go on from the raw weights.
 
-Each remapper is built from small rules: a pattern of their name, and a template of ours. Reading the rules side by side is
-a good way to see that both networks are the same.
+Each remapper is built from small rules: a pattern of their name, and a template of ours. Reading the rules side by
+side is a good way to see that both networks are the same.
 
-Sources: Rombach et al., 2022, arXiv:2112.10752 (the checkpoint's code is at github.com/CompVis/stable-diffusion); Polyak
-and Juditsky, "Acceleration of stochastic approximation by averaging", 1992 (averaged weights).
+Sources: Rombach et al., 2022, arXiv:2112.10752 (the checkpoint's code is at github.com/CompVis/stable-diffusion);
+Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992 (averaged weights).
 """
 
 import re
@@ -114,11 +115,12 @@ def remap_vae(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         encoder.down.I.downsample.conv                  encoder.levels.I.resize.conv
         decoder.up.I.block.J...                         decoder.levels.(last - I).residuals.J...
         decoder.up.I.upsample.conv                      decoder.levels.(last - I).resize.conv
-        encoder.mid.block_1, attn_1, block_2            encoder.middle.residual1, attention, residual2; so in the decoder
+        encoder.mid.block_1, attn_1, block_2            encoder.middle.residual1, attention, residual2 (decoder too)
 
     Inside of a block, VAE_RESIDUAL and VAE_ATTENTION tell the names. CompVis numbers the decoder's levels from the
-    picture down, so the one that runs first has the highest number; ours are numbered in the order in which they run. The
-    attention's q, k, v and proj_out are 1x1 convolutions in the file, (C, C, 1, 1); ours are linear layers, (C, C).
+    picture down, so the one that runs first has the highest number; ours are numbered in the order in which they run.
+    The attention's q, k, v and proj_out are 1x1 convolutions in the file, of shape (C, C, 1, 1), and linear layers,
+    (C, C), in ours.
 
     Args:
         state_dict: what split_checkpoint returns as "vae".

@@ -1,8 +1,8 @@
 """Stage 2: the residual block, the workhorse of both the VAE and the U-Net.
 
-A residual block does not compute its output from scratch: it computes a correction, and adds it to its input,
-y = x + f(x). The gradient of that sum is 1 + f'(x), so however deep the stack, the error signal reaches the first layer
-along the chain of ones. Stable Diffusion's block is pre-activated: norm, activation, convolution, in that order, so that
+A residual block does not compute its output from scratch: it computes a correction, and adds it to its input, y = x +
+f(x). The gradient of that sum is 1 + f'(x), so however deep the stack, the error signal reaches the first layer along
+the chain of ones. Stable Diffusion's block is pre-activated: norm, activation, convolution, in that order, so that
 nothing but additions lies on the direct path.
 
 In the U-Net the block also has to know how noisy its input is. The timestep arrives as a vector, is projected to one

@@ -1,10 +1,10 @@
 """Stage 7: the U-Net, which looks at a noisy picture and says what is noise.
 
-Its shape is that of the letter. On the left, going down, blocks halve the resolution step by step and widen the channels:
-fine detail becomes coarse meaning. On the right, going up, the resolution grows back. Coarse meaning alone could not
-put an edge on the right pixel, so every result on the way down is kept, and on the way up each block gets one of them
-beside its own input. They are concatenated, not added: the block's convolution then decides channel by channel
-what to take from the detail and what from the meaning, where a sum would have mixed them beyond repair.
+Its shape is that of the letter. On the left, going down, blocks halve the resolution step by step and widen the
+channels: fine detail becomes coarse meaning. On the right, going up, the resolution grows back. Coarse meaning alone
+could not put an edge on the right pixel, so every result on the way down is kept, and on the way up each block gets
+one of them beside its own input. They are concatenated, not added: the block's convolution then decides channel by
+channel what to take from the detail and what from the meaning, where a sum would have mixed them beyond repair.
 
 In each block the timestep comes in through the residual blocks and the prompt through the spatial transformers.
 
@@ -221,7 +221,8 @@ class UNet(nn.Module):
     Parameters:
         time_embedding: TimeEmbedding with channels[0].
         conv_in: 3x3 convolution, padding 1, in_channels -> channels[0].
-        down: nn.ModuleList of DownBlock, level 0 first; mid: MidBlock; up: nn.ModuleList of UpBlock, deepest level first.
+        down: nn.ModuleList of DownBlock, level 0 first; mid: MidBlock; up: nn.ModuleList of UpBlock, deepest
+            level first.
         norm_out: GroupNorm over channels[0] with eps=EPS.
         conv_out: 3x3 convolution, padding 1, channels[0] -> out_channels.
     """

@@ -6,10 +6,11 @@ is a Gaussian, so all steps up to t make one:
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e          abar_t = product of (1 - beta_s) for s = 0 ... t
 
 Read from right to left, this is all there is to sampling: a guess of the noise e is a guess of the picture x_0, and
-from the guess of x_0 one can jump to any other t. A single jump from pure noise to t = 0 gives the blurred average of all pictures that
-the noise could have come from. So one walks: guess, go a bit of the way, guess again. The samplers differ in how they use
-the guesses. DDIM keeps the predicted noise and re-mixes; DDPM puts in some fresh noise; Euler follows the
-slope of a differential equation; DPM-Solver++(2M) does so with a memory of the last guess, and needs fewer steps.
+from the guess of x_0 one can jump to any other t. A single jump from pure noise to t = 0 gives the blurred average of
+all pictures that the noise could have come from. So one walks: guess, go a bit of the way, guess again. The samplers
+differ in how they use the guesses. DDIM keeps the predicted noise and re-mixes; DDPM puts in some fresh noise; Euler
+follows the slope of a differential equation; DPM-Solver++(2M) does so with a memory of the last guess, and needs
+fewer steps.
 
 The square root in Stable Diffusion's betas makes their square roots, the standard deviations of the added noise, grow
 evenly; the noise comes in more slowly at first than with evenly growing betas.
@@ -18,10 +19,10 @@ All steppers have the same first arguments and work on the same latents, so they
 `next_timestep` is the one to arrive at, smaller than `timestep`; -1 stands for the clean picture. The schedule
 lives on the CPU in float64: it is read one number at a time.
 
-Sources: Ho et al., "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239, equations 4, 6, 7 and 15; Song et
-al., "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502, equations 12 and 16; Karras et al., "Elucidating the
-Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364, algorithm 1; Lu et al., "DPM-Solver++", 2022,
-arXiv:2211.01095, algorithm 2.
+Sources: Ho et al., "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239, equations 4, 6, 7 and 15; Song
+et al., "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502, equations 12 and 16; Karras et al.,
+"Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364, algorithm 1; Lu et al.,
+"DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2.
 """
 
 import math
@@ -63,7 +64,8 @@ class NoiseSchedule:
     """Given: the betas, their running product, and what follows from them.
 
     Attributes:
-        num_train_timesteps: 1000 in Stable Diffusion; timesteps run from 0 (hardly any noise) to 999 (nearly all noise).
+        num_train_timesteps: 1000 in Stable Diffusion; timesteps run from 0 (hardly any noise) to 999 (nearly
+            all noise).
         betas, alphas_cumprod: (num_train_timesteps,), float64, on the CPU.
     """
 
@@ -137,8 +139,8 @@ class NoiseSchedule:
     def start_index(self, num_steps: int, strength: float) -> int:
         """Given: at which of the inference timesteps image-to-image starts.
 
-        A strength of 1 walks all num_steps, 0.5 the last half of them; at least one is always walked. Rounding 50 * 0.58
-        down as it stands would lose a step (it is 28.999999999999996), so a hair is added before.
+        A strength of 1 walks all num_steps, 0.5 the last half of them; at least one is always walked. Rounding 50 *
+        0.58 down as it stands would lose a step (it is 28.999999999999996), so a hair is added before.
 
         Args:
             num_steps: the number of inference timesteps.

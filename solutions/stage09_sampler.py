@@ -1,18 +1,18 @@
 """Stage 9: the sampler, where all parts become a picture.
 
-Text to image: the prompt becomes 77 vectors, noise becomes latents step by step, latents become a picture. Image to image:
-the noise does not start the story but comes in half-way, on top of a given picture; `strength` says how far from the end.
-Inpainting: after each step, everything outside of the mask is put back to what the given picture looks like
-at that noise level.
+Text to image: the prompt becomes 77 vectors, noise becomes latents step by step, latents become a picture. Image to
+image: the noise does not start the story but comes in half-way, on top of a given picture; `strength` says how far
+from the end. Inpainting: after each step, everything outside of the mask is put back to what the given picture looks
+like at that noise level.
 
-In every step the U-Net is asked twice: what is noise, given the prompt, and what is noise, given another text (nothing, or
-a negative prompt)? Guidance takes the difference of the two answers as the direction "more like the prompt" and goes
-further that way than the model itself would. With a negative prompt the same difference leads away from it: it is a
-subtraction of two noise predictions for the same latents, not of two texts.
+In every step the U-Net is asked twice: what is noise, given the prompt, and what is noise, given another text
+(nothing, or a negative prompt)? Guidance takes the difference of the two answers as the direction "more like the
+prompt" and goes further that way than the model itself would. With a negative prompt the same difference leads away
+from it: it is a subtraction of two noise predictions for the same latents, not of two texts.
 
-Sources: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598, equation 6; Meng et al., "SDEdit",
-2022, arXiv:2108.01073, section 3 (image to image); Lugmayr et al., "RePaint", 2022, arXiv:2201.09865, equation 8
-(inpainting).
+Sources: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598, equation 6; Meng et al.,
+"SDEdit", 2022, arXiv:2108.01073, section 3 (image to image); Lugmayr et al., "RePaint", 2022, arXiv:2201.09865,
+equation 8 (inpainting).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -296,9 +296,9 @@ def inpaint(
 ) -> Tensor:
     """Exercise 9.6: repaint a part of the pictures and keep the rest.
 
-    As image_to_image, but at strength 1 start from the noise alone, and after every step keep the new latents only where
-    the mask is 1; elsewhere take the encoded pictures with the same `noise`, as noisy as at the next timestep (clean when
-    that is -1). The latents' mask takes one pixel of the mask for every 8x8 square, its top left one.
+    As image_to_image, but at strength 1 start from the noise alone, and after every step keep the new latents only
+    where the mask is 1; elsewhere take the encoded pictures with the same `noise`, as noisy as at the next timestep
+    (clean when that is -1). The latents' mask takes one pixel of the mask for every 8x8 square, its top left one.
 
     Args:
         images: (batch, 3, height, width), float32, in [-1, 1].
