@@ -31,6 +31,7 @@ import hypothesis
 import pytest
 import torch
 
+import diagnosis
 from course.assemble import Blocks, StageError, for_testing, stage_to_do
 from course.stages import TESTS, Stage, find_stage, short_path
 from course.stubs import exercises
@@ -221,7 +222,8 @@ def explanation(path: Path, error: BaseException) -> str:
     lines += [""] if shown else []
     for frame in shown[-5:]:
         lines += [f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}", f"    {frame.line}"]
-    return re.sub(r"blocks_\d+\.", "", "\n".join([*lines, *notes(error)]))  # the assembled package's name
+    lines = [*diagnosis.sentences(error), *lines, *notes(error)]
+    return re.sub(r"blocks_\d+\.", "", "\n".join(lines))  # the assembled package's name
 
 
 def own_message(error: BaseException) -> str:

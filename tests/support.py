@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import diagnosis
+
 TOLERANCE = 1e-10  # relative error of float64 results; rounding alone stays below 1e-13 in every block
 
 
@@ -58,18 +60,21 @@ def check(
         inputs: tensors that the call must not change.
         explain: takes the module; called only where the result differs, for more lines of the message.
     """
-    before = {name: tensor.clone() for name, tensor in (inputs or {}).items()}
-    actual = run(stage)
-    for name, tensor in before.items():
-        if not torch.equal(inputs[name], tensor):
-            raise AssertionError(
-                f"{call} changes its argument {name} in place.\n"
-                f"  The caller still needs {name}: compute a new tensor (x = x + 1, not x += 1 or x.add_(1))."
-            )
-    problem = difference(actual, expected, tolerance)
+    trial = diagnosis.Trial(stage, run, inputs or {}, lambda value: difference(value, expected, tolerance))
+    result = trial.of(stage)
+    if result.error is not None:
+        raise diagnosis.attach(result.error, trial, result)
+    if result.changed:
+        message = (
+            f"{call} changes its argument {result.changed} in place.\n"
+            f"  The caller still needs {result.changed}: compute a new tensor (x = x + 1, not x += 1 or x.add_(1))."
+        )
+        raise diagnosis.attach(AssertionError(message), trial, result)
+    problem = trial.problem(result.value)
     if problem:
         lines = [f"{call}: {problem}", explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
-        raise AssertionError("\n".join(filter(None, lines)))
+        raise diagnosis.attach(AssertionError("\n".join(filter(None, lines))), trial, result)
+    diagnosis.remember(trial, call)
 
 
 def difference(actual: Any, expected: Any, tolerance: float) -> str:

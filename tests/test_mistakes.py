@@ -1,0 +1,97 @@
+"""The catalogue of mistakes is in order; a few of each stage are caught. `make mutants` tries all of them."""
+
+import pytest
+import torch
+
+import diagnosis
+from course.stages import STAGES
+from gate import complaints, judge
+from mistakes import changed, mistakes_of, wrong_text
+from support import check, rand
+
+NUMBERS = [stage.number for stage in STAGES]
+LEAST = 8  # entries of a stage
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_mistake_changes_the_solution_once(number):
+    solution = STAGES[number - 1].solution.read_text(encoding="utf-8")
+    texts = {}
+    for mistake in mistakes_of(number):
+        text = wrong_text(number, mistake)
+        compile(text, mistake.name, "exec")
+        assert text != solution, mistake.name
+        assert text not in texts, f"{mistake.name} is the same as {texts.get(text)}"
+        texts[text] = mistake.name
+    assert len(texts) >= LEAST
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_names_and_hints(number):
+    names = [mistake.name for mistake in mistakes_of(number)]
+    hints = [mistake.hint for mistake in mistakes_of(number)]
+    assert len(set(names)) == len(names) and len(set(hints)) == len(hints)
+    for mistake in mistakes_of(number):
+        assert mistake.name == mistake.name.lower() and " " not in mistake.name
+        assert mistake.hint.endswith(".") and not mistake.hint.startswith("This"), mistake.name
+        assert set(mistake.like) <= set(names) - {mistake.name}, mistake.name
+
+
+def test_a_change_that_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="eps-forgotten: its `find` occurs 2 times"):
+        changed("eps eps", "eps", "0", "eps-forgotten")
+
+
+def version(number, name):
+    mistake = next(mistake for mistake in mistakes_of(number) if mistake.name == name)
+    module = diagnosis.wrong_version.__wrapped__(STAGES[number - 1], mistake)
+    return module
+
+
+def message(module, run, expected, **kwargs):
+    with pytest.raises(Exception) as caught:
+        check(module, run, expected, "the call", **kwargs)
+    return "\n".join([*diagnosis.sentences(caught.value), str(caught.value)])
+
+
+def test_a_mistake_is_named_by_its_result():
+    x = rand(2, 6, 3, 5)
+    text = message(
+        version(1, "one-group"), lambda m: m.group_norm(x, 3), torch.nn.functional.group_norm(x, 3)
+    )
+    assert text.startswith("This is exactly what you get when all channels are normalised together.")
+
+
+def test_a_mistake_is_named_by_its_exception():
+    x = rand(2, 6, 3, 5)
+    text = message(version(2, "time-per-column"), lambda m: m.ResidualBlock(6, 6, 4, 3).double()(x, rand(2, 4)), x)
+    assert "added with the shape (batch, channels)" in text
+
+
+def test_a_change_in_place_is_named():
+    x = rand(2, 6, 3, 5)
+    text = message(
+        version(1, "input-changed-in-place"), lambda m: m.group_norm(x, 3), torch.nn.functional.group_norm(x, 3),
+        inputs={"x": x},
+    )
+    assert "subtracted in place" in text
+    assert torch.equal(x, rand(2, 6, 3, 5))
+
+
+def test_something_else_is_not_named():
+    x = rand(2, 6, 3, 5)
+    module = version(1, "one-group")
+    module.group_norm = lambda x, *args: x * 1.2345
+    assert message(module, lambda m: m.group_norm(x, 3), x).startswith("the call: the values differ")
+
+
+def test_right_results_are_not_diagnosed(monkeypatch):
+    monkeypatch.setattr(diagnosis, "culprits", lambda *args: pytest.fail("a right result was diagnosed"))
+    x = rand(2, 6, 3, 5)
+    module = version(1, "default-eps-of-the-layer")
+    check(module, lambda m: m.group_norm(x, 3), torch.nn.functional.group_norm(x, 3), "group_norm(x, 3)")
+
+
+@pytest.mark.limit(600)
+def test_mistakes_of_one_stage_are_caught():
+    assert not complaints(4, judge(4))
