@@ -13,6 +13,8 @@ from support import check, give_weights, rand, results_and_gradients
 activation = pytest.mark.exercise("2.1")
 block = pytest.mark.exercise("2.2")
 
+ROUGH = 1e-4  # where eps is not the question: 1e-5 instead of 1e-6 changes less than this, other mistakes more
+
 
 # --- silu ------------------------------------------------------------------------------------------------------------
 
@@ -143,11 +145,12 @@ def test_the_second_half(stage):
     theirs = reference.residual_block(8, 8)
     with torch.no_grad():
         theirs.conv1.weight.zero_()
+        theirs.conv1.bias.mul_(10.0)
     x = rand(2, 8, 5, 7)
     check(
         stage, lambda m: make(m, theirs, 8, 8, num_groups=4)(x), theirs(x, None).detach(),
         "ResidualBlock(8, 8, num_groups=4)(x) with the weight (not the bias) of conv1 at zero",
-        hint="after conv1: norm2, then silu, then conv2, and x is added to that.", inputs={"x": x},
+        hint="after conv1: norm2, then silu, then conv2, and x is added to that.", inputs={"x": x}, tolerance=ROUGH,
     )
 
 
@@ -159,31 +162,31 @@ def test_without_time(stage, out_channels):
     check(
         stage, lambda m: make(m, theirs, 8, out_channels, num_groups=4)(x), theirs(x, None).detach(),
         f"ResidualBlock(8, {out_channels}, num_groups=4)(x)",
-        hint="before conv1: norm1, then silu; then norm2, silu, conv2.", inputs={"x": x},
+        hint="before conv1: norm1, then silu; then norm2, silu, conv2.", inputs={"x": x}, tolerance=ROUGH,
     )
 
 
 @block
 def test_time_alone(stage):
     theirs = without(reference.residual_block(8, 12, 10), "conv1", "conv_shortcut")
-    x, time = rand(2, 8, 5, 7), rand(2, 10, seed=1, scale=2.0)
+    x, time = rand(2, 8, 5, 7), rand(2, 10, seed=1, scale=10.0)
     time[1] = time[0]
     check(
         stage, lambda m: make(m, theirs, 8, 12, 10, num_groups=4)(x, time), theirs(x, time).detach(),
         "ResidualBlock(8, 12, time_channels=10, num_groups=4)(x, time_embedding) with conv1 and shortcut at zero",
         hint="the time goes through silu, then time_proj, and is added between conv1 and norm2.",
-        inputs={"x": x, "time_embedding": time},
+        inputs={"x": x, "time_embedding": time}, tolerance=ROUGH,
     )
 
 
 @block
 def test_each_sample_has_its_own_time(stage):
     theirs = without(reference.residual_block(8, 12, 10), "conv1", "conv_shortcut")
-    x, time = rand(3, 8, 5, 7), rand(3, 10, seed=1, scale=2.0)
+    x, time = rand(3, 8, 5, 7), rand(3, 10, seed=1, scale=10.0)
     check(
         stage, lambda m: make(m, theirs, 8, 12, 10, num_groups=4)(x, time), theirs(x, time).detach(),
         "ResidualBlock(8, 12, time_channels=10, num_groups=4)(x, time_embedding) with three different times",
-        hint="one time vector per sample of the batch.", inputs={"x": x, "time_embedding": time},
+        hint="one time vector per sample of the batch.", inputs={"x": x, "time_embedding": time}, tolerance=ROUGH,
     )
 
 
@@ -197,7 +200,7 @@ def test_with_time(stage, shape):
         stage, lambda m: make(m, theirs, 8, 12, 10, num_groups=4)(x, time), theirs(x, time).detach(),
         f"ResidualBlock(8, 12, time_channels=10, num_groups=4)(x, time_embedding) with x of shape {shape}",
         hint="the projected time has the shape (batch, channels, 1, 1) when it is added, the same for all positions.",
-        inputs={"x": x, "time_embedding": time},
+        inputs={"x": x, "time_embedding": time}, tolerance=ROUGH,
     )
 
 
@@ -210,7 +213,7 @@ def test_eps_of_norm1(stage, eps):
     check(
         stage, lambda m: make(m, theirs, 8, 12, num_groups=4, **kwargs)(x), theirs(x, None).detach(),
         f"{call_of(8, 12, num_groups=4, **kwargs)}(x) with a nearly flat x",
-        hint="eps goes to both norms; its default is 1e-6 here, not GroupNorm's.", inputs={"x": x},
+        hint="eps belongs to both norms; its default is 1e-6 here, not GroupNorm's.", inputs={"x": x},
     )
 
 
@@ -226,7 +229,7 @@ def test_eps_of_norm2(stage, eps):
     check(
         stage, lambda m: make(m, theirs, 8, 12, num_groups=4, **kwargs)(x), theirs(x, None).detach(),
         f"{call_of(8, 12, num_groups=4, **kwargs)}(x) with small weights in conv1",
-        hint="eps goes to both norms; its default is 1e-6 here, not GroupNorm's.", inputs={"x": x},
+        hint="eps belongs to both norms; its default is 1e-6 here, not GroupNorm's.", inputs={"x": x},
     )
 
 

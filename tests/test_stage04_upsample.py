@@ -240,7 +240,8 @@ def test_symmetric_grid(stage):
     check(
         stage, lambda m: make_down(m, kernel(3, CENTRE), 3, False)(x), x[:, :, ::2, ::2],
         "Downsample(3)(x) with a conv that copies the pixel under its centre",
-        hint="with one zero on every side, the first 3x3 window has its centre on the first pixel; the stride is 2.",
+        hint="asymmetric is False if not given: one zero on every side, so that the first 3x3 window has its centre on "
+        "the first pixel; the stride is 2.",
         inputs={"x": x},
     )
 
