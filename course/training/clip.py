@@ -135,7 +135,10 @@ class CLIPPart:
         return {"found_of_unseen": float(found.float().mean())}
 
     def write(self, out: Path) -> None:
+        weights = self.model.state_dict()
         save_weights(out / "clip.safetensors", self.model.text_encoder.state_dict())
+        companion = {name: w for name, w in weights.items() if not name.startswith("text_encoder.")}
+        save_weights(out / "picture_encoder.safetensors", companion)
         write_tokenizer(out / "tokenizer", self.vocab, self.merges)
 
     def sheet(self) -> Image.Image | None:

@@ -264,6 +264,9 @@ def export(config: ModelConfig, out: Path, folder: Path) -> None:
     scaled = dataclasses.replace(config.vae, scaling_factor=round(scaling_factor(out), 5))
     config = dataclasses.replace(config, vae=scaled)
     write_model(folder, config, assemble(config, vae, clip, unet, unet_ema, num_updates), trained=True)
+    companion = load_weights(out / "picture_encoder.safetensors", made_by="clip")  # `make evaluate` asks it
+    with whole_file(folder / "picture_encoder.safetensors") as temporary:
+        save_file({name: tensor.half() for name, tensor in companion.items()}, temporary)
     print(f"written: {folder / 'model.safetensors'}")
 
 
