@@ -20,6 +20,7 @@ Stable Diffusion from scratch, one failing test at a time.
   make check                       the repo's own tests, against solutions/ (SLOW=1: the slow ones too)
   make train MINUTES=60            train the small model
   make evaluate                    measure it: does it draw what it is asked for?
+  make bench                       speed and memory against diffusers
   make stubs                       make exercises/ anew out of solutions/
 
 Drawing: NEGATIVE STEPS SCALE SEED SAMPLER WIDTH HEIGHT COUNT INIT STRENGTH MASK EMA CHECKPOINT DEVICE DTYPE OUT,
@@ -46,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
             from course.training.evaluate import main as evaluate
 
             return evaluate(arguments[1:]) or 0
+        if arguments[:1] == ["bench"]:
+            from course.bench import main as bench
+
+            return bench(arguments[1:]) or 0
         options = parser().parse_args(arguments)
         return options.run(options)
     except (ValueError, RuntimeError, StageError, OSError) as error:
@@ -76,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     stubs.add_argument("--check", action="store_true", help="only say which files are not up to date")
     command("train", show_help, "train the small model (train --help for the options)")
     command("evaluate", show_help, "measure the small model (evaluate --help for the options)")
+    command("bench", show_help, "speed and memory against diffusers (bench --help for the options)")
     command("help", show_help, "what there is")
     return top
 
