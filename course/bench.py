@@ -164,12 +164,13 @@ def main(arguments: list[str] | None = None) -> int:
     draws = {"ours": load_ours(options, device, dtype), "diffusers": load_diffusers(options, device, dtype)}
     print("warming up ...", flush=True)
     pictures = {who: timed(draw, make_noise(0), device)[1] for who, draw in draws.items()}
-    difference = float((pictures["ours"] - pictures["diffusers"].to(pictures["ours"])).clamp(-2, 2).abs().max()) / 2.0
+    ours, theirs = (pictures[who].float().clamp(-1.0, 1.0) for who in WHO)
+    difference = float((ours - theirs).abs().max()) / 2.0
     seconds = {who: [] for who in WHO}
     for i in range(options.rounds):
         for who in WHO if i % 2 == 0 else reversed(WHO):
             seconds[who].append(timed(draws[who], make_noise(i), device)[0])
-    ratios = sorted(ours / theirs for ours, theirs in zip(seconds["ours"], seconds["diffusers"]))
+    ratios = sorted(own / other for own, other in zip(seconds["ours"], seconds["diffusers"]))
     memory = {who: peak_memory(options, who) for who in WHO}
 
     where = torch.cuda.get_device_name() if device.type == "cuda" else processor()
