@@ -286,8 +286,8 @@ def test_without_questions_every_token_gets_the_mean(stage):
         stage, lambda m: make_heads(m, weights, 12, 3)(x),
         linear(value, weights["to_out.weight"], weights["to_out.bias"]),
         "MultiHeadAttention(12, 3)(x) with to_q at zero, so that each query sees all keys alike",
-        hint="each token then gets the mean of the values. Cut the channels up into (heads, d), then swap tokens and heads; "
-        "swap them back before joining the heads.",
+        hint="each token then gets the mean of the values. Cut the channels up into (heads, d), then swap tokens and "
+        "heads; swap them back before joining the heads.",
     )
 
 
@@ -298,7 +298,8 @@ def test_one_head(stage):
     check(
         stage, lambda m: make_heads(m, heads_weights(theirs), 12, 1)(x), theirs(x).detach(),
         "MultiHeadAttention(12, num_heads=1)(x)",
-        hint="queries from to_q, keys from to_k, values from to_v; the scale is in the attention already.",
+        hint="queries from to_q, keys from to_k, values from to_v; the scale is in the attention already. num_heads is the "
+        "number of heads, not their width.",
         inputs={"x": x},
     )
 
@@ -721,14 +722,14 @@ def test_eps_of_the_layer_norms(stage, sublayer):
 
 
 @transformer
-@pytest.mark.parametrize(("channels", "heads"), [(12, 3), (12, 2), (8, 1), (8, 8)])
-def test_transformer_block_values(stage, channels, heads):
-    theirs = reference.transformer_block(channels, heads, 10)
-    x, context = rand(2, 5, channels, scale=2.0), rand(2, 7, 10, seed=1)
+@pytest.mark.parametrize("args", [(12, 3, 10), (12, 2, 12), (8, 1, 10), (8, 8, 6)], ids=str)
+def test_transformer_block_values(stage, args):
+    channels, _, context_channels = args
+    theirs = reference.transformer_block(*args)
+    x, context = rand(2, 5, channels, scale=2.0), rand(2, 7, context_channels, seed=1)
     check(
-        stage, lambda m: make_transformer(m, theirs, channels, heads, 10)(x, context),
-        theirs(x, None, context).detach(),
-        f"TransformerBlock({channels}, {heads}, 10)(x, context)",
+        stage, lambda m: make_transformer(m, theirs, *args)(x, context), theirs(x, None, context).detach(),
+        f"{call_of('TransformerBlock', *args)}(x, context)",
         hint="the picture first, then the prompt, then the feed-forward layer, each on the result of the one before.",
         inputs={"x": x, "context": context},
     )
