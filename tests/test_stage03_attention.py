@@ -298,8 +298,8 @@ def test_one_head(stage):
     check(
         stage, lambda m: make_heads(m, heads_weights(theirs), 12, 1)(x), theirs(x).detach(),
         "MultiHeadAttention(12, num_heads=1)(x)",
-        hint="queries from to_q, keys from to_k, values from to_v; the scale is in the attention already. num_heads is the "
-        "number of heads, not their width.",
+        hint="queries from to_q, keys from to_k, values from to_v; the scale is in the attention already. num_heads is "
+        "the number of heads, not their width.",
         inputs={"x": x},
     )
 
