@@ -140,7 +140,8 @@ def test_product_of_stable_diffusions_betas(stage):
 def test_picture_alone_shrinks_by_the_square_root_of_abar(stage):
     original, t = rand(2, 4, 3, 5), torch.tensor([400, 400])
     check(
-        stage, lambda m: schedule(m).add_noise(original, torch.zeros_like(original), t), math.sqrt(ABAR[400]) * original,
+        stage, lambda m: schedule(m).add_noise(original, torch.zeros_like(original), t),
+        math.sqrt(ABAR[400]) * original,
         "add_noise(original, zeros, [400, 400])",
         hint="the picture's factor is the square root of alphas_cumprod at t (not of 1 - beta_t).",
     )
@@ -177,7 +178,7 @@ def test_noisy_latents_of_diffusers(stage):
 
 
 @noising
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_noisy_latents_keep_the_dtype(stage, dtype):
     original, noise, t = rand(2, 4, 6, 5, dtype=dtype), rand(2, 4, 6, 5, seed=1, dtype=dtype), torch.tensor([3, 700])
     a = torch.from_numpy(ABAR)[t].reshape(2, 1, 1, 1)
@@ -197,7 +198,7 @@ def test_right_noise_gives_back_the_original(stage):
     check(
         stage, lambda m: schedule(m).predict_original(noisy, noise, 800), original,
         "predict_original(noisy, noise, 800) with the noise that was added",
-        hint="add_noise solved for the original: subtract the scaled noise first, then divide by sqrt(abar). No clipping.",
+        hint="add_noise solved for the original: subtract the scaled noise, then divide by sqrt(abar). No clipping.",
         inputs={"noisy": noisy, "predicted_noise": noise},
     )
 
@@ -248,8 +249,9 @@ def test_timesteps_of_a_short_schedule(stage):
 @timesteps
 @given(st.integers(1, 998))
 def test_timesteps_of_diffusers(stage, num_steps):
-    schedulers = {"DDIM": ddim_scheduler(), "DDPM": ddpm_scheduler(), "Euler": euler_scheduler(), "DPM": dpm_scheduler()}
-    for name, scheduler in schedulers.items():
+    makers = {"DDIM": ddim_scheduler, "DDPM": ddpm_scheduler, "Euler": euler_scheduler, "DPM": dpm_scheduler}
+    for name, make in makers.items():
+        scheduler = make()
         intervals = num_steps + 1 if name == "DPM" else None
         scheduler.set_timesteps(num_steps)
         check(
@@ -262,7 +264,10 @@ def test_timesteps_of_diffusers(stage, num_steps):
 @timesteps
 @pytest.mark.parametrize(
     ("num_steps", "strength", "index"),
-    [(50, 1.0, 0), (50, 0.8, 10), (50, 0.5, 25), (50, 0.58, 21), (50, 0.07, 47), (50, 0.001, 49), (1, 0.3, 0), (20, 0.14, 18)],
+    [
+        (50, 1.0, 0), (50, 0.8, 10), (50, 0.5, 25), (50, 0.58, 21), (50, 0.07, 47), (50, 0.001, 49), (1, 0.3, 0),
+        (20, 0.14, 18),
+    ],
 )
 def test_start_index(stage, num_steps, strength, index):
     check(
@@ -410,7 +415,8 @@ def test_published_sum_of_ddim(stage):
 
     wanted = 172.0067 * float(np.sqrt(1.0 - LINEAR_BETAS[0]))  # diffusers then goes on to abar = 1
     check(
-        stage, run, wanted, "sum |x| after DDIM steps 900 -> 800 -> ... -> 0 of the model x * t / (t + 1), linear betas",
+        stage, run, wanted,
+        "sum |x| after DDIM steps 900 -> 800 -> ... -> 0 of the model x * t / (t + 1), linear betas",
         tolerance=1e-5,  # seven published digits, computed in float32
     )
 
@@ -473,7 +479,7 @@ def test_ddpm_of_diffusers(stage, num_steps):
 
     def run(module):
         noise_schedule = schedule(module)
-        return walk(lambda x, e, t, following: module.ddpm_step(noise_schedule, x, e, t, following, fresh(t)), num_steps)
+        return walk(lambda x, e, t, after: module.ddpm_step(noise_schedule, x, e, t, after, fresh(t)), num_steps)
 
     scheduler = with_precise_tables(ddpm_scheduler())
     scheduler.set_timesteps(num_steps)
@@ -579,7 +585,7 @@ def test_second_step_of_dpm_solver_looks_back(stage):
     check(
         stage, run, math.sqrt(ABAR[401]) * (1.0 - math.exp(-h)) * change,
         "what last_timestep=951 and last_original add to dpm_solver_2m_step(schedule, latents, noise, 801, 401)",
-        hint="r is the last step's length in lambda divided by this one's; the guess goes on by 1 / (2 r) of its change.",
+        hint="r is the last step's length in lambda over this one's; the guess goes on by 1 / (2 r) of its change.",
         inputs={"latents": latents, "predicted_noise": noise, "last_original": last_original},
     )
 
@@ -589,7 +595,8 @@ def test_second_step_of_dpm_solver_looks_back(stage):
 def test_last_step_of_dpm_solver_is_the_guess(stage, last):
     latents, noise = latents_and_noise()
     check(
-        stage, lambda m: m.dpm_solver_2m_step(schedule(m), latents, noise, 1, -1, *last), original_of(latents, noise, 1),
+        stage, lambda m: m.dpm_solver_2m_step(schedule(m), latents, noise, 1, -1, *last),
+        original_of(latents, noise, 1),
         f"dpm_solver_2m_step(schedule, latents, predicted_noise, 1, -1{', 20, last_original' if last else ''})",
         hint="sigma is 0 at the end and lambda infinite: return the original as guessed now.",
     )
@@ -643,7 +650,8 @@ def test_ddpm_draws_from_the_product_of_two_gaussians(stage, t, data, seed):
     fresh = rand(2, 4, 3, 5, seed=9)
     mean, variance = posterior(original_of(latents, noise, t), latents, t, following)
     check(
-        stage, lambda m: m.ddpm_step(schedule(m), latents, noise, t, following, fresh), mean + math.sqrt(variance) * fresh,
+        stage, lambda m: m.ddpm_step(schedule(m), latents, noise, t, following, fresh),
+        mean + math.sqrt(variance) * fresh,
         f"ddpm_step(schedule, latents, predicted_noise, {t}, {following}, noise)", tolerance=1e-9,
     )
 
@@ -652,7 +660,8 @@ def test_ddpm_draws_from_the_product_of_two_gaussians(stage, t, data, seed):
 def test_new_schedule(stage):
     def run(module):
         new = module.NoiseSchedule()
-        return {"num_train_timesteps": new.num_train_timesteps, "betas": new.betas, "alphas_cumprod": new.alphas_cumprod}
+        names = "num_train_timesteps", "betas", "alphas_cumprod"
+        return {name: getattr(new, name) for name in names}
 
     check(
         stage, run,
