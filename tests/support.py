@@ -58,11 +58,13 @@ def check(
         tolerance: of the relative error ||got - wanted|| / ||wanted||.
         hint: what a difference here usually means.
         inputs: tensors that the call must not change.
-        explain: takes the module; called only where the result differs, for more lines of the message.
+        explain: takes the module; called only after a failure, for more lines of the message.
     """
     trial = diagnosis.Trial(stage, run, inputs or {}, lambda value: difference(value, expected, tolerance))
     result = trial.of(stage)
     if result.error is not None:
+        if explain and type(result.error) is RuntimeError:  # as a rule, shapes that do not fit together
+            result.error.add_note(explain(stage))
         raise diagnosis.attach(result.error, trial, result)
     if result.changed:
         message = (

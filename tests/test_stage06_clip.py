@@ -22,11 +22,11 @@ from divergence import CLIP_PARTS, first_divergence
 from support import check, give_weights, rand, results_and_gradients
 
 bpe = pytest.mark.exercise("6.1")
-tokenize = pytest.mark.exercise("6.1", "6.2")
-rows = pytest.mark.exercise("6.1", "6.2", "6.3")
+tokenize = pytest.mark.exercise("6.2")
+rows = pytest.mark.exercise("6.3")
 mask = pytest.mark.exercise("6.4")
 layer = pytest.mark.exercise("6.5")
-encoder = pytest.mark.exercise("6.4", "6.5", "6.6")
+encoder = pytest.mark.exercise("6.6")
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -217,8 +217,9 @@ def check_tokens(stage, text, hint=""):
     def ids(module):
         return list(make_tokenizer(module).tokenize(text))
 
-    check(stage, run, token_names(their_ids(text)), f"the tokens of Tokenizer(vocab, merges).tokenize({text!r})", hint=hint)
-    check(stage, ids, their_ids(text), f"Tokenizer(vocab, merges).tokenize({text!r})", hint="ids are ints.")
+    call = f"Tokenizer(vocab, merges).tokenize({text!r})"
+    check(stage, run, token_names(their_ids(text)), f"the tokens of {call}", hint=hint)
+    check(stage, ids, their_ids(text), call, hint="ids are ints.")
 
 
 @tokenize
@@ -243,7 +244,9 @@ def test_capital_letters(stage):
 
 
 @tokenize
-@pytest.mark.parametrize("text", ["a  red \t\n house ", "a\u00a0red\u3000house", "\x1ca\x85red\u2028house\u200bx"], ids=ascii)
+@pytest.mark.parametrize(
+    "text", ["a  red \t\n house ", "a\u00a0red\u3000house", "\x1ca\x85red\u2028house\u200bx"], ids=ascii
+)
 def test_white_space(stage, text):
     check_tokens(stage, text, hint="any white space, however much of it, only separates words.")
 
@@ -279,7 +282,9 @@ def test_emoji_are_spelled_in_bytes(stage, text):
 
 
 @tokenize
-@pytest.mark.parametrize("text", ["cafe\u0301", "caf\u00e9", "\u1112\u1161\u11ab", "a\u030angstro\u0308m", "\u212b"], ids=ascii)
+@pytest.mark.parametrize(
+    "text", ["cafe\u0301", "caf\u00e9", "\u1112\u1161\u11ab", "a\u030angstro\u0308m", "\u212b"], ids=ascii
+)
 def test_accents_may_be_characters_of_their_own(stage, text):
     check_tokens(stage, text, hint="self.clean composes them (normal form C).")
 
@@ -361,7 +366,7 @@ def test_no_prompts(stage, prompts):
 @rows
 def test_several_prompts(stage):
     prompts = ["a red house", "", "the cat sat on the carpet"]
-    check_rows(stage, prompts, f"Tokenizer(vocab, merges)({prompts})", hint="all rows have 77 ids, so they fit together.")
+    check_rows(stage, prompts, f"Tokenizer(vocab, merges)({prompts})", hint="all rows have 77 ids, so they fit.")
     check(stage, lambda m: make_tokenizer(m)(tuple(prompts)), their_rows(prompts), "the same with a tuple of prompts")
 
 
@@ -391,19 +396,21 @@ def test_other_lengths(stage, max_length):
 
 
 def alphabet_of_prompts():
-    """Characters of all kinds, more of the usual ones, all of them in Unicode since long before any Python that runs this."""
-    usual = "aaabcdeeefghiiijklmnooopqrstuuuvwxyzABCDERST" + "      " + "0123456789" + "'',,..!?-_()[]{}:;\"#@/\\|<>*&%$+=~^`"
+    """Characters of all kinds, more of the usual ones; all of them in Unicode since long before Python 3.11."""
+    usual = "aaabcdeeefghiiijklmnooopqrstuuuvwxyzABCDERST" + "      " + "0123456789"
+    usual += "'',,..!?-_()[]{}:;\"#@/\\|<>*&%$+=~^`"
     accents = "éèüößñçåøéÉÜ" + "\u0301\u0308\u030a\u0327\u0345" + "İıſßẞΣσς" + "ǅﬁKÅΩ"
     scripts = "москваДЖαβγΔहिन्दीשלוםمرحباไทย日本語東京漢字한국어빨간กา"
-    odd = "\t\n\r\v\f\x00\x07\x1b\x1c\x1f\x85\xa0\u00ad\u200b\u200d\u2003\u2028\u3000\ufeff\ufe0f\ufffd" + "½²Ⅻ٣४①" + "„“”’…–—·€£©™°"
+    odd = "\t\n\r\v\f\x00\x07\x1b\x1c\x1f\x85\xa0\u00ad\u200b\u200d\u2003\u2028\u3000\ufeff\ufe0f\ufffd"
+    signs = "½²Ⅻ٣४①" + "„“”’…–—·€£©™°"
     emoji = "🏠🌲🐈🔥👩🚀❤🇩🇪🏽"
-    return usual * 4 + accents + scripts + odd + emoji
+    return usual * 4 + accents + scripts + odd + signs + emoji
 
 
 PIECES = [
-    "a red house", "on a green hill", "it's", "DON'T", "we'Re", "'s", "4k", "1999", "35mm", "(masterpiece:1.2)", "!!!", "...",
-    "café", "cafe\u0301", "ΣΟΦΌΣ", "İstanbul", "Straße", "🏠🏡", "👩‍🚀", "❤️", "東京", BEGIN, END, "<|endoftext", "carpet",
-    "  ", "\n", "\t ", "\u3000", ", ", "'", "''", "<", "|>", "trending on artstation", "</w>", "a</w>",
+    "a red house", "on a green hill", "it's", "DON'T", "we'Re", "'s", "4k", "1999", "35mm", "(masterpiece:1.2)", "!!!",
+    "...", "café", "cafe\u0301", "ΣΟΦΌΣ", "İstanbul", "Straße", "🏠🏡", "👩‍🚀", "❤️", "東京", BEGIN, END, "<|endoftext",
+    "carpet", "  ", "\n", "\t ", "\u3000", ", ", "'", "''", "<", "|>", "trending on artstation", "</w>", "a</w>",
 ]
 
 
@@ -422,15 +429,17 @@ def generated_prompts(count):
         if i % 11 == 0:
             text = text.upper().replace(BEGIN.upper(), BEGIN).replace(END.upper(), END)
         if i % 50 == 0:
-            text *= 10
+            text *= 4
         yield text
 
 
 @rows
 def test_more_than_a_thousand_prompts(stage):
     prompts = list(generated_prompts(1200))
-    for prompt in prompts:
-        check_tokens(stage, prompt)
+    tokenizer = make_tokenizer(stage)
+    for prompt, ids in zip(prompts, their_ids(prompts)):
+        if list(tokenizer.tokenize(prompt)) != ids:
+            check_tokens(stage, prompt)
     check_rows(stage, prompts, "Tokenizer(vocab, merges)(prompts) with 1200 odd prompts")
 
 
@@ -556,7 +565,8 @@ def test_the_feed_forward_part(stage):
     x = rand(2, 5, SMALL.width)
     with torch.no_grad():
         check(
-            stage, lambda m: make_layer(m, SMALL, weights)(x, no_mask(5)), their_layer_with(SMALL, weights)(x, no_mask(5)),
+            stage, lambda m: make_layer(m, SMALL, weights)(x, no_mask(5)),
+            their_layer_with(SMALL, weights)(x, no_mask(5)),
             "CLIPLayer(config)(x, mask) with zeros for the attention's weights", inputs={"x": x},
             hint="x + fc2(quick_gelu(fc1(norm2(x)))): norm first, quick_gelu between the layers, then the sum.",
         )
@@ -568,7 +578,8 @@ def test_the_attention_part(stage):
     x = rand(2, 5, SMALL.width)
     with torch.no_grad():
         check(
-            stage, lambda m: make_layer(m, SMALL, weights)(x, no_mask(5)), their_layer_with(SMALL, weights)(x, no_mask(5)),
+            stage, lambda m: make_layer(m, SMALL, weights)(x, no_mask(5)),
+            their_layer_with(SMALL, weights)(x, no_mask(5)),
             "CLIPLayer(config)(x, mask) with zeros for fc2 and for the mask", inputs={"x": x},
             hint="x + attention(norm1(x)): norm first, config.num_heads heads, then the sum.",
         )
@@ -592,8 +603,8 @@ def test_the_mask_is_the_one_given(stage):
     with torch.no_grad():
         check(
             stage, lambda m: make_layer(m, SMALL)(x, numbers), TheirLayer(SMALL)(x, numbers),
-            "CLIPLayer(config)(x, mask) with a mask of ordinary numbers and a few -inf", inputs={"x": x, "mask": numbers},
-            hint="the layer takes the mask as it comes and makes none of its own.",
+            "CLIPLayer(config)(x, mask) with a mask of ordinary numbers and a few -inf",
+            inputs={"x": x, "mask": numbers}, hint="the layer takes the mask as it comes and makes none of its own.",
         )
 
 
@@ -603,7 +614,8 @@ def test_layer_eps(stage):
     with torch.no_grad():
         check(
             stage, lambda m: make_layer(m, SMALL)(x, causal(5)), TheirLayer(SMALL)(x, causal(5)),
-            "CLIPLayer(config)(x, mask) with a nearly flat x", hint="nn.LayerNorm's default eps, 1e-5, is the right one.",
+            "CLIPLayer(config)(x, mask) with a nearly flat x",
+            hint="nn.LayerNorm's default eps, 1e-5, is the right one.",
         )
 
 
@@ -766,7 +778,8 @@ def test_encoder_gradients(stage, config):
 def test_the_encoder_has_the_dtype_of_its_parameters(stage, dtype):
     tokens = tokens_of(ONE_LAYER)
     check(
-        stage, lambda m: make_encoder(m, ONE_LAYER).to(dtype)(tokens).detach(), their_output(ONE_LAYER, tokens).to(dtype),
+        stage, lambda m: make_encoder(m, ONE_LAYER).to(dtype)(tokens).detach(),
+        their_output(ONE_LAYER, tokens).to(dtype),
         f"CLIPTextEncoder(config).to({dtype})(tokens)",
         tolerance=4 * torch.finfo(dtype).eps,  # weights and every layer's result are rounded
         hint="causal_mask gives float32: bring it to the dtype of x.",
