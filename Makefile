@@ -19,7 +19,7 @@ SETUP := python-version
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help generate test check train evaluate bench solution reset stubs python-version
+.PHONY: help generate test check train evaluate weights bench solution reset stubs python-version
 
 help: python-version
 	@$(PYTHON) -m course help
@@ -27,7 +27,7 @@ help: python-version
 solution reset stubs: python-version
 	@$(PYTHON) -m course $@
 
-generate test check train evaluate bench: $(SETUP)
+generate test check train evaluate weights bench: $(SETUP)
 	@$(RUN) $@
 
 python-version:

@@ -20,6 +20,7 @@ Stable Diffusion from scratch, one failing test at a time.
   make check                       the repo's own tests, against solutions/ (SLOW=1: the slow ones too)
   make train MINUTES=60            train the small model
   make evaluate                    measure it: does it draw what it is asked for?
+  make weights                     fetch Stable Diffusion 1.5 (4 GB), to draw with CHECKPOINT=checkpoints/sd15/...
   make bench                       speed and memory against diffusers
   make stubs                       make exercises/ anew out of solutions/
 
@@ -47,6 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
             from course.training.evaluate import main as evaluate
 
             return evaluate(arguments[1:]) or 0
+        if arguments[:1] == ["weights"]:
+            from course.weights import main as weights
+
+            return weights(arguments[1:]) or 0
         if arguments[:1] == ["bench"]:
             from course.bench import main as bench
 
@@ -81,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     stubs.add_argument("--check", action="store_true", help="only say which files are not up to date")
     command("train", show_help, "train the small model (train --help for the options)")
     command("evaluate", show_help, "measure the small model (evaluate --help for the options)")
+    command("weights", show_help, "fetch Stable Diffusion 1.5 (weights --help for the options)")
     command("bench", show_help, "speed and memory against diffusers (bench --help for the options)")
     command("help", show_help, "what there is")
     return top
