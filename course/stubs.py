@@ -6,6 +6,7 @@ of `__init__` and of every method, except those whose docstring begins "Given:".
 """
 
 import ast
+import functools
 import io
 import json
 import re
@@ -60,11 +61,16 @@ def stub_text(source: str) -> str:
 
 def exercises(stage: Stage) -> list[Exercise]:
     """The exercises of a stage, in the order of the file."""
+    return list(_exercises_in(stage.solution.read_text(encoding="utf-8")))
+
+
+@functools.cache
+def _exercises_in(source: str) -> tuple[Exercise, ...]:
     found: dict[str, Exercise] = {}
-    for body in _bodies(stage.solution.read_text(encoding="utf-8")):
+    for body in _bodies(source):
         before = found.get(body.number, Exercise(body.number, body.title, ()))
         found[body.number] = Exercise(body.number, before.title, (*before.names, body.name))
-    return list(found.values())
+    return tuple(found.values())
 
 
 def to_do_lines(path: Path) -> dict[str, int]:
@@ -74,8 +80,13 @@ def to_do_lines(path: Path) -> dict[str, int]:
         SyntaxError: if the file is not Python; it names file and line.
         OSError: if the file cannot be read.
     """
+    return dict(_to_do_lines_in(path.read_text(encoding="utf-8"), str(path)))
+
+
+@functools.lru_cache(maxsize=100)
+def _to_do_lines_in(source: str, filename: str) -> dict[str, int]:
     found: dict[str, int] = {}
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree = ast.parse(source, filename=filename)
     raises = (node for node in ast.walk(tree) if isinstance(node, ast.Raise))
     for node in sorted(raises, key=lambda node: node.lineno):
         match node.exc:
