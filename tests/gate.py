@@ -6,36 +6,38 @@ Usage: python -m course mutants [--stage 3]
 import sys
 from dataclasses import dataclass
 
-from course.stages import STAGES, find_stage
-from mistakes import Mistake, mistakes_of, wrong_text
+from course.stages import STAGES, Stage, find_stage
+from mistakes import Mistake, exercise_of, mistakes_of, wrong_text
 from warm import Outcome, Version, run_versions
 
-WANTED = 0.85  # the share of mistakes, of each stage, that a failed test's message names
+WANTED = 0.85  # the share of all mistakes that a failed test's message names
 
 
 @dataclass
 class Verdict:
     """A mistake and what the tests of its stage say to it."""
 
+    stage: Stage
     mistake: Mistake
     outcome: Outcome
-    named: bool
 
     @property
     def caught(self) -> bool:
         return bool(self.outcome.failure)
 
+    @property
+    def named(self) -> bool:
+        """Whether the message names this mistake, or one that it cannot be told from."""
+        right = {self.mistake.name, *self.mistake.like}
+        hints = [mistake.hint for mistake in mistakes_of(self.stage.number) if mistake.name in right]
+        return any(plain(hint) in plain(self.outcome.failure) for hint in hints)
 
-def judge(stage_number: int) -> list[Verdict]:
-    """Runs the tests of a stage on all its wrong versions."""
-    catalogue = mistakes_of(stage_number)
-    outcomes = run_versions([Version(stage_number, wrong_text(stage_number, mistake)) for mistake in catalogue])
-    hints = {mistake.name: mistake.hint for mistake in catalogue}
-    verdicts = []
-    for mistake, outcome in zip(catalogue, outcomes):
-        right = [hints[name] for name in (mistake.name, *mistake.like)]
-        verdicts.append(Verdict(mistake, outcome, any(plain(hint) in plain(outcome.failure) for hint in right)))
-    return verdicts
+    def complaint(self) -> str:
+        """One line for a mistake that is caught but not named; more for one that survives; "" for all others."""
+        name = f"{self.stage.module}/{self.mistake.name}"
+        if not self.caught:
+            return f"{name} survives. Find:\n{self.mistake.find}\nreplace:\n{self.mistake.replace}"
+        return "" if self.named else f"{name} is not named; first seen by {self.outcome.test}"
 
 
 def plain(text: str) -> str:
@@ -43,38 +45,37 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def complaints(stage_number: int, verdicts: list[Verdict]) -> list[str]:
-    """What is wrong with a stage's tests or its catalogue."""
-    module = find_stage(stage_number).module
-    found = [
-        f"{module}/{v.mistake.name} survives. Find:\n{v.mistake.find}\nreplace:\n{v.mistake.replace}"
-        for v in verdicts
-        if not v.caught
-    ]
-    named = sum(v.named for v in verdicts)
-    if named < WANTED * len(verdicts):
-        found.append(f"{module}: only {named} of {len(verdicts)} mistakes are named by the message")
-    return found
+def judge(stages: list[Stage], talk: bool = False) -> list[Verdict]:
+    """Runs the tests of these stages on all their wrong versions. talk: complains at once."""
+    entries = [(stage, mistake) for stage in stages for mistake in mistakes_of(stage.number)]
+    versions = [Version(s.number, wrong_text(s.number, m), exercise_of(s.number, m)) for s, m in entries]
+
+    def report(index: int, outcome: Outcome) -> None:
+        if talk and (complaint := Verdict(*entries[index], outcome).complaint()):
+            print(complaint, flush=True)
+
+    return [Verdict(*entry, outcome) for entry, outcome in zip(entries, run_versions(versions, report))]
+
+
+def table(verdicts: list[Verdict]) -> str:
+    """One line per stage: how many mistakes there are, are caught, are named."""
+    lines = [f"{'stage':16s}{'mistakes':>10s}{'caught':>10s}{'named':>10s}"]
+    names = dict.fromkeys(f"{v.stage.number:2d} {v.stage.name}" for v in verdicts)
+    for name in [*names, "all"]:
+        own = [v for v in verdicts if name in ("all", f"{v.stage.number:2d} {v.stage.name}")]
+        counts = len(own), sum(v.caught for v in own), sum(v.caught and v.named for v in own)
+        lines.append(f"{name:16s}" + "".join(f"{count:10d}" for count in counts))
+    return "\n".join(lines)
+
+
+def good_enough(verdicts: list[Verdict]) -> bool:
+    return all(v.caught for v in verdicts) and sum(v.named for v in verdicts) >= WANTED * len(verdicts)
 
 
 def main(arguments: list[str]) -> int:
-    stages = [find_stage(text) for text in arguments] or STAGES
-    rows, wrong = [], []
-    for stage in stages:
-        verdicts = judge(stage.number)
-        caught, named = sum(v.caught for v in verdicts), sum(v.named for v in verdicts)
-        rows.append((f"{stage.number:2d} {stage.name}", len(verdicts), caught, named))
-        wrong += complaints(stage.number, verdicts)
-        print(f"{stage.number:2d} {stage.name}: {caught} of {len(verdicts)} caught", flush=True)
-        for v in verdicts:
-            if v.caught and not v.named:
-                print(f"   not named: {v.mistake.name} (first seen by {v.outcome.test})")
-    print(f"\n{'stage':16s}{'mistakes':>10s}{'caught':>10s}{'named':>10s}")
-    for name, *counts in [*rows, ("all", *(sum(column) for column in zip(*(row[1:] for row in rows))))]:
-        print(f"{name:16s}" + "".join(f"{count:10d}" for count in counts))
-    for complaint in wrong:
-        print(f"\n{complaint}")
-    return int(bool(wrong))
+    verdicts = judge([find_stage(text) for text in arguments] or list(STAGES), talk=True)
+    print(f"\n{table(verdicts)}")
+    return int(not good_enough(verdicts))
 
 
 if __name__ == "__main__":

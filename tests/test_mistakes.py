@@ -5,7 +5,7 @@ import torch
 
 import diagnosis
 from course.stages import STAGES
-from gate import complaints, judge
+from gate import good_enough, judge, table
 from mistakes import changed, mistakes_of, wrong_text
 from support import check, rand
 
@@ -93,5 +93,6 @@ def test_right_results_are_not_diagnosed(monkeypatch):
 
 
 @pytest.mark.limit(600)
-def test_mistakes_of_one_stage_are_caught():
-    assert not complaints(4, judge(4))
+def test_mistakes_of_one_stage_are_caught_and_named():
+    verdicts = judge([STAGES[3]])
+    assert good_enough(verdicts), "\n".join([*(v.complaint() for v in verdicts), table(verdicts)])

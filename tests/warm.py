@@ -5,29 +5,41 @@ failure. Where a process cannot fork, the versions are run one after the other.
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import diagnosis
 from course.stages import ROOT, STAGES, find_stage
+from mistakes import mistakes_of
+
+with contextlib.suppress(ImportError):  # only where processes fork
+    import resource
 
 CHILDREN = 2  # at once
-LIMIT = 180.0  # seconds for one version
+LIMIT = 120  # seconds of computing for one version
 
 
 @dataclass
 class Version:
-    """One version of a stage: its number and its text."""
+    """One version of a stage.
+
+    Attributes:
+        stage: its number.
+        text: the whole file.
+        exercise: the one whose tests are run first, such as "3.2".
+    """
 
     stage: int
     text: str
+    exercise: str = ""
 
 
 @dataclass
@@ -39,30 +51,49 @@ class Outcome:
     failure: str = ""
 
 
-def run_versions(versions: Sequence[Version]) -> list[Outcome]:
+def run_versions(
+    versions: Sequence[Version], report: Callable[[int, Outcome], None] = lambda index, outcome: None
+) -> list[Outcome]:
     """The outcome of each version, in the same order.
+
+    Args:
+        report: called with each version's index and outcome as soon as it is there.
 
     Raises:
         RuntimeError: if the tests could not be run.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "versions.json"
-        path.write_text(json.dumps([asdict(version) for version in versions]), encoding="utf-8")
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "warm", str(path)], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise RuntimeError(f"The tests could not be run:\n{done.stdout}\n{done.stderr}")
-        return [Outcome(**outcome) for outcome in json.loads(path.read_text(encoding="utf-8"))]
+    outcomes = {}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as errors:
+        json.dump([asdict(version) for version in versions], given)
+        given.seek(0)
+        command = [sys.executable, "-m", "warm"]
+        pipes = {"stdin": given, "stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
+            for line in process.stdout:
+                index, outcome = json.loads(line)
+                outcomes[index] = Outcome(**outcome)
+                report(index, outcomes[index])
+        errors.seek(0)
+        if process.returncode or len(outcomes) < len(versions):
+            raise RuntimeError(f"The tests could not be run:\n{errors.read()}")
+    return [outcomes[index] for index in range(len(versions))]
 
 
 def main() -> int:
-    path = Path(sys.argv[1])
-    versions = [Version(**version) for version in json.loads(path.read_text(encoding="utf-8"))]
-    outcomes = forked(versions) if hasattr(os, "fork") else [alone(version) for version in versions]
-    path.write_text(json.dumps([asdict(outcome) for outcome in outcomes]), encoding="utf-8")
+    versions = [Version(**version) for version in json.load(sys.stdin)]
+    stages = [stage for stage in STAGES if any(version.stage == stage.number for version in versions)]
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as channel:  # pytest captures the other one
+
+        def report(index: int, outcome: Outcome) -> None:
+            print(json.dumps([index, asdict(outcome)]), file=channel, flush=True)
+
+        if hasattr(os, "fork"):
+            run_pytest([str(stage.test) for stage in stages], Fork(versions, report))
+        else:
+            for index, version in enumerate(versions):
+                report(index, alone(version))
     return 0
 
 
@@ -96,55 +127,47 @@ def handed_in(version: Version) -> Iterator[None]:
             del os.environ["COURSE_EXERCISES"]
 
 
-def run_pytest(arguments: list[str], plugins: list[object]) -> None:
+def run_pytest(arguments: list[str], plugin: object) -> None:
     import pytest
 
     shared = ["--blocks=exercises", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        code = pytest.main([*shared, *arguments], plugins=plugins)
+        code = pytest.main([*shared, *arguments], plugins=[plugin])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(output.getvalue())
 
 
 def alone(version: Version) -> Outcome:
+    """Runs the tests of one version in this process."""
     recorder = Recorder()
     with handed_in(version):
-        run_pytest(["-x", str(find_stage(version.stage).test)], [recorder])
+        run_pytest(["-x", str(find_stage(version.stage).test)], recorder)
     return recorder.outcome
-
-
-def forked(versions: Sequence[Version]) -> list[Outcome]:
-    stages = [stage for stage in STAGES if any(version.stage == stage.number for version in versions)]
-    fork = Fork(versions)
-    run_pytest([str(stage.test) for stage in stages], [fork])
-    return fork.outcomes
 
 
 class Fork:
     """A pytest plugin that, once all tests are collected, runs them in one child per version."""
 
-    def __init__(self, versions: Sequence[Version]) -> None:
+    def __init__(self, versions: Sequence[Version], report: Callable[[int, Outcome], None]) -> None:
         self.versions = versions
-        self.outcomes = [Outcome() for _ in versions]
+        self.report = report
 
     def pytest_runtestloop(self, session) -> bool:
-        import diagnosis
-        from mistakes import mistakes_of
-
         for number in {version.stage for version in self.versions}:
             for mistake in mistakes_of(number):
                 diagnosis.wrong_version(find_stage(number), mistake)
+        gc.freeze()  # else every child's first garbage collection copies the memory that it shares with this process
         waiting, running = list(enumerate(self.versions)), {}
         while waiting or running:
-            while waiting and len(running) < CHILDREN:
+            if waiting and len(running) < CHILDREN:
                 index, version = waiting.pop(0)
-                running[index] = Child(session, version)
-            for index, child in list(running.items()):
-                if child.ended():
-                    self.outcomes[index] = child.outcome
-                    del running[index]
-            time.sleep(0.005)
+                child = Child(session, version)
+                running[child.process] = index, child
+            else:
+                process, _ = os.wait()
+                index, child = running.pop(process)
+                self.report(index, child.outcome())
         return True
 
 
@@ -153,34 +176,27 @@ class Child:
 
     def __init__(self, session, version: Version) -> None:
         self.file = tempfile.NamedTemporaryFile(mode="w+", encoding="utf-8")
-        self.started = time.monotonic()
-        self.outcome: Outcome | None = None
         self.process = os.fork()
         if self.process == 0:
             try:
+                resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 1))
                 json.dump(asdict(run_items(session, version)), self.file)
                 self.file.flush()
             finally:
                 os._exit(0)
 
-    def ended(self) -> bool:
-        process, status = os.waitpid(self.process, os.WNOHANG)
-        if process == 0:
-            if time.monotonic() - self.started < LIMIT:
-                return False
-            os.kill(self.process, 9)
-            os.waitpid(self.process, 0)
+    def outcome(self) -> Outcome:
         text = Path(self.file.name).read_text(encoding="utf-8")
         self.file.close()
-        self.outcome = Outcome(**json.loads(text)) if text else Outcome(test="?", failure="The tests came to no end.")
-        return True
+        return Outcome(**json.loads(text)) if text else Outcome(test="?", failure="The tests came to no end.")
 
 
 def run_items(session, version: Version) -> Outcome:
-    """Runs the collected tests of this version's stage up to the first failure."""
+    """Runs the collected tests of this version's stage up to the first failure, those of its exercise first."""
     recorder = Recorder()
     session.config.pluginmanager.register(recorder)
     items = [item for item in session.items if item.path == find_stage(version.stage).test]
+    items.sort(key=lambda item: not is_about(item, version.exercise))
     with handed_in(version):
         for i, item in enumerate(items):
             following = items[i + 1] if i + 1 < len(items) else None
@@ -188,6 +204,10 @@ def run_items(session, version: Version) -> Outcome:
             if recorder.outcome.test:
                 break
     return recorder.outcome
+
+
+def is_about(item, exercise: str) -> bool:
+    return any(exercise in marker.args for marker in item.iter_markers("exercise"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ It serves twice. `make check` applies every one of them and sees to it that the 
 learner's test fails, the wrong versions are run on the same input: the one that gives the same result explains it.
 """
 
+import ast
 import importlib
 from dataclasses import dataclass
 from functools import cache
@@ -53,3 +54,17 @@ def wrong_text(stage_number: int, mistake: Mistake) -> str:
     stage = find_stage(stage_number)
     text = stage.solution.read_text(encoding="utf-8")
     return changed(text, mistake.find, mistake.replace, f"{stage.module}/{mistake.name}")
+
+
+@cache
+def exercise_of(stage_number: int, mistake: Mistake) -> str:
+    """The exercise that a mistake is made in, such as "3.2"; "" if it is made outside of all."""
+    text = find_stage(stage_number).solution.read_text(encoding="utf-8")
+    line = text[: text.index(mistake.find) + len(mistake.find.rstrip())].count("\n") + 1
+    number = ""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.lineno <= line <= node.end_lineno:
+            docstring = ast.get_docstring(node) or ""
+            if docstring.startswith("Exercise "):
+                number = docstring.removeprefix("Exercise ").split(":")[0]
+    return number

@@ -188,12 +188,6 @@ MISTAKES = [
         "the asymmetric Downsample pads by repeating the border. The padding is zeros.",
     ),
     Mistake(
-        "padded-by-two",
-        "(0, 1, 0, 1)",
-        "(0, 2, 0, 2)",
-        "the asymmetric Downsample pads two zeros. One is enough at each of the two sides.",
-    ),
-    Mistake(
         "not-padded",
         "            x = nn.functional.pad(x, (0, 1, 0, 1))  # left, right, top, bottom\n",
         "            pass\n",
