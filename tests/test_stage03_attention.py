@@ -319,12 +319,13 @@ def test_several_heads(stage, channels, heads):
 
 
 @multi_head
-def test_keys_and_values_come_from_the_context(stage):
+@pytest.mark.parametrize("keys", [5, 7], ids=["as many as x", "more than x"])
+def test_keys_and_values_come_from_the_context(stage, keys):
     theirs = reference.multi_head_attention(12, 3, 12)
-    x, context = rand(2, 5, 12, scale=2.0), rand(2, 7, 12, seed=1, scale=2.0)
+    x, context = rand(2, 5, 12, scale=2.0), rand(2, keys, 12, seed=1, scale=2.0)
     check(
         stage, lambda m: make_heads(m, heads_weights(theirs), 12, 3)(x, context), theirs(x, context).detach(),
-        "MultiHeadAttention(12, 3)(x, context) with 5 tokens in x and 7 in the context",
+        f"MultiHeadAttention(12, 3)(x, context) with 5 tokens in x and {keys} in the context",
         hint="queries from x, keys and values both from the context.", inputs={"x": x, "context": context},
     )
 
