@@ -7,7 +7,8 @@ PIP_ARGS ?=
 
 # What was given to make arrives in the environment unchanged: neither make nor the shell looks inside.
 HANDED_OVER := PROMPT NEGATIVE STEPS SCALE SEED SAMPLER WIDTH HEIGHT COUNT INIT STRENGTH MASK EMA CHECKPOINT DEVICE \
-	DTYPE OUT BLOCKS STAGE SLOW PART MINUTES
+	DTYPE OUT BLOCKS STAGE EXERCISE COPY ALL FILM FROM TOKENIZER COMPILE SLOW PART MINUTES PROMPTS ROUNDS WHICH \
+	REPOSITORY
 $(foreach v,$(HANDED_OVER),$(if $(filter-out undefined,$(origin $v)),$(eval override $v := $$(value $v))$(eval export $v)))
 
 ifeq ($(filter-out 0,$(NO_VENV)),)
@@ -19,16 +20,19 @@ SETUP := python-version
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help generate test check train evaluate weights bench solution reset stubs python-version
+.PHONY: help generate test watch hint show doctor latency check train evaluate weights bench solution reset stubs python-version
 
 help: python-version
 	@$(PYTHON) -m course help
 
-solution reset stubs: python-version
+hint solution reset stubs: python-version
 	@$(PYTHON) -m course $@
 
-generate test check train evaluate weights bench: $(SETUP)
+generate test watch show latency check train evaluate weights bench: $(SETUP)
 	@$(RUN) $@
+
+doctor: python-version
+	@$(if $(filter python-version,$(SETUP)),$(PYTHON),$(firstword $(wildcard $(VENV)/bin/python) $(PYTHON))) -m course $@
 
 python-version:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "This needs Python 3.11 or newer: say PYTHON=python3.12, for example.")'

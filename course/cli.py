@@ -13,19 +13,25 @@ HELP = """\
 Stable Diffusion from scratch, one failing test at a time.
 
   make generate PROMPT="a red house on a green hill"     draw a picture, with every block that you have finished
-  make test                        test your stages in order, up to the first that is not done
+  make test                        where you stand: tests what you have written, then names the next thing to do
   make test STAGE=3                that stage alone (or STAGE=attention)
-  make solution STAGE=3            put the solution in place of your file (yours is kept as a backup)
+  make watch                       the same after each save, in under a second; keys for hints and pictures
+  make hint STAGE=3                one more hint each time, three per exercise (or EXERCISE=3.2)
+  make show STAGE=3                pictures of what your block does (ALL=1: also those that take longer)
+  make solution STAGE=3            read the solution, and how your file differs from it
+  make solution STAGE=3 COPY=1     put the solution in place of your file (yours is kept as a backup)
   make reset STAGE=3               put the stub back in place of your file (yours is kept as a backup)
+  make doctor                      is everything here that is needed? What to do if not
   make check                       the repo's own tests, against solutions/ (SLOW=1: the slow ones too)
   make train MINUTES=60            train the small model
   make evaluate                    measure it: does it draw what it is asked for?
   make weights                     fetch Stable Diffusion 1.5 (4 GB), to draw with CHECKPOINT=checkpoints/sd15/...
   make bench                       speed and memory against diffusers
+  make latency                     how long a verdict takes, with make test and with make watch
   make stubs                       make exercises/ anew out of solutions/
 
-Drawing: NEGATIVE STEPS SCALE SEED SAMPLER WIDTH HEIGHT COUNT INIT STRENGTH MASK EMA CHECKPOINT DEVICE DTYPE OUT,
-and BLOCKS=auto, exercises or solutions. Training: PART MINUTES OUT.
+Drawing: NEGATIVE STEPS SCALE SEED SAMPLER WIDTH HEIGHT COUNT INIT STRENGTH MASK EMA CHECKPOINT TOKENIZER DEVICE DTYPE
+COMPILE FILM FROM OUT, and BLOCKS=auto, exercises or solutions; generate --help tells what they mean. Training: PART MINUTES OUT.
 
 The first command makes .venv with pinned versions. PYTHON=python3.12 picks the interpreter, NO_VENV=1 uses it as it is,
 TORCH_INDEX=https://download.pytorch.org/whl/cpu gets the small CPU-only torch, PIP_ARGS=... goes to pip.
@@ -40,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
             from course.generate import main as generate
 
             return generate(arguments[1:]) or 0
+        if arguments[:1] == ["show"]:
+            from course.show import main as show
+
+            return show(arguments[1:]) or 0
         if arguments[:1] == ["train"]:
             from course.training.__main__ import main as train
 
@@ -76,14 +86,24 @@ def parser() -> argparse.ArgumentParser:
 
     command("generate", show_help, "draw pictures (generate --help for the options)")
     test = command("test", run_test, "test your stages in order, or one of them")
-    solution = command("solution", run_solution, "put a stage's solution in place of your file, which is backed up")
+    watch = command("watch", run_watch, "test the stage that you work on after each save")
+    hint = command("hint", run_hint, "one more hint for an exercise")
+    solution = command("solution", run_solution, "read a stage's solution, and how your file differs from it")
     reset = command("reset", run_reset, "put a stage's stub back in place of your file, which is backed up")
-    for sub in (test, solution, reset):
+    for sub in (test, watch, hint, solution, reset):
         sub.add_argument("--stage", default=os.environ.get("STAGE") or None, help="number or name of the stage")
+    number = os.environ.get("EXERCISE") or None
+    hint.add_argument("--exercise", default=number, help="its number, such as 3.2 (default: the first not done)")
+    copy = "put it in place of your file, which is backed up"
+    solution.add_argument("--copy", action="store_true", default=switched_on("COPY"), help=copy)
+    command("doctor", run_doctor, "is everything here that is needed?")
+    latency = command("latency", run_latency, "how long a verdict takes, with make test and with make watch")
+    latency.add_argument("--stage", default=os.environ.get("STAGE") or None, help="only this one")
     check = command("check", run_check, "the repo's own tests, against solutions/")
     check.add_argument("--slow", action="store_true", default=switched_on("SLOW"), help="also the slow ones")
     stubs = command("stubs", run_stubs, "make exercises/ anew out of solutions/")
     stubs.add_argument("--check", action="store_true", help="only say which files are not up to date")
+    command("show", show_help, "pictures of what a stage does (show --help for the options)")
     command("train", show_help, "train the small model (train --help for the options)")
     command("evaluate", show_help, "measure the small model (evaluate --help for the options)")
     command("weights", show_help, "fetch Stable Diffusion 1.5 (weights --help for the options)")
@@ -107,6 +127,30 @@ def run_test(options: argparse.Namespace) -> int:
     return testing.test_one(find_stage(options.stage)) if options.stage else testing.test_in_order()
 
 
+def run_watch(options: argparse.Namespace) -> int:
+    from course.watch import main as watch
+
+    return watch(find_stage(options.stage) if options.stage else None)
+
+
+def run_latency(options: argparse.Namespace) -> int:
+    from course.latency import main as latency
+
+    return latency(find_stage(options.stage) if options.stage else None)
+
+
+def run_hint(options: argparse.Namespace) -> int:
+    from course import hints
+
+    return hints.main(options.stage, options.exercise)
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    from course.doctor import main as doctor
+
+    return doctor()
+
+
 def run_check(options: argparse.Namespace) -> int:
     from course import testing
 
@@ -126,7 +170,12 @@ def run_stubs(options: argparse.Namespace) -> int:
 
 def run_solution(options: argparse.Namespace) -> int:
     stage = chosen_stage(options)
-    return put(stage, stage.solution.read_text(encoding="utf-8"), "is now the solution")
+    if options.copy:
+        return put(stage, stage.solution.read_text(encoding="utf-8"), "is now the solution")
+    from course import testing
+
+    print(files.solution_beside(stage, testing.fancy()))
+    return 0
 
 
 def run_reset(options: argparse.Namespace) -> int:

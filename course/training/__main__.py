@@ -42,6 +42,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "runs/tiny"),
                         help="folder of the run (runs/tiny)")
     parser.add_argument("--export", type=Path, help="folder for the model file and what belongs to it (OUT/model)")
+    parser.add_argument("--full", action="store_true", help="with untrained: of Stable Diffusion 1.5's size (4 GB)")
     parser.add_argument("--pictures", type=count, default=48000, help="how many pictures to draw (48000)")
     parser.add_argument("--batch", type=count, help="samples per step and process")
     parser.add_argument("--learning-rate", type=number, help="at its peak")
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     import torch
     from accelerate.utils import set_seed
 
-    from course.config import tiny_config
+    from course.config import ModelConfig, tiny_config
     from course.training.clip import CLIPPart
     from course.training.data import load_pictures
     from course.training.kernels import use_fused_kernels
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     if options.part == "untrained":
         from course.training.export import write_untrained
 
-        write_untrained(config, folder, options.seed)
+        write_untrained(ModelConfig() if options.full else config, folder, options.seed)
         return
     if options.part == "export":
         from course.training.export import export

@@ -16,6 +16,7 @@ from course.training.captions import all_words
 from course.training.loop import whole_file
 from solutions.stage06_clip import BEGIN, END, WORD, Tokenizer, byte_alphabet
 
+LARGEST = 1024  # tokens; the words here do not give many more
 CAPTION_WEIGHT = 10000  # how often a word of the captions counts; a common word counts as often as words follow it
 
 # In the order of their use for describing pictures.
@@ -89,11 +90,12 @@ def learn_merges(counts: Counter[str], number: int) -> list[tuple[str, str]]:
 
 
 def train_tokenizer(vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges, the same at every call."""
+    """Vocabulary and merges, the same at every call. What is larger than LARGEST is filled up with unused tokens."""
     symbols = list(byte_alphabet().values())
     tokens = symbols + [symbol + "</w>" for symbol in symbols]
-    merges = learn_merges(count_words(), vocab_size - len(tokens) - 2)
-    tokens += ["".join(pair) for pair in merges] + [BEGIN, END]
+    merges = learn_merges(count_words(), min(vocab_size, LARGEST) - len(tokens) - 2)
+    tokens += ["".join(pair) for pair in merges]
+    tokens += [f"<|unused{i}|>" for i in range(vocab_size - LARGEST)] + [BEGIN, END]
     if len(set(tokens)) != vocab_size:
         raise ValueError("two merges give the same token")
     return {token: i for i, token in enumerate(tokens)}, merges
