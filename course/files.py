@@ -1,11 +1,14 @@
 """Writes the learner's files, and never loses what was in them."""
 
+import difflib
 import subprocess
 from datetime import datetime
 from pathlib import Path
 
 from course.stages import ROOT, STAGES, Stage, exercises_folder, short_path
 from course.stubs import stub_text
+
+DIFF_COLOURS = {"-": "31", "+": "32", "@": "36"}
 
 
 def stub(stage: Stage) -> str:
@@ -44,6 +47,19 @@ def replace(stage: Stage, text: str) -> Path | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(new)
     return backup
+
+
+def solution_beside(stage: Stage, coloured: bool = False) -> str:
+    """The solution's text, and how the learner's file would have to change to become it."""
+    solution = stage.solution.read_text(encoding="utf-8")
+    theirs, ours = short_path(stage.exercise), short_path(stage.solution)
+    own = (_bytes(stage.exercise) or b"").decode("utf-8", errors="replace")
+    changes = list(difflib.unified_diff(own.splitlines(), solution.splitlines(), theirs, ours, lineterm=""))
+    if coloured:
+        changes = [f"\033[{DIFF_COLOURS[line[0]]}m{line}\033[0m" if line[0] in DIFF_COLOURS else line for line in changes]
+    between = [f"From {theirs} to {ours}:", ""] if changes else [f"{theirs} is the same."]
+    advice = ["", f"Nothing was changed. To take it over: make solution STAGE={stage.number} COPY=1"] if changes else []
+    return "\n".join([f"{ours}:", "", solution, *between, *changes, *advice])
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from typing import TextIO
 
+from course import hints
 from course.assemble import StageError, stage_to_do
 from course.stages import ROOT, STAGES, Stage, short_path
 from course.stubs import exercises, to_do_lines
@@ -22,6 +24,7 @@ class Verdict:
     Attributes:
         open: numbers of the exercises that are still stubs.
         passed, failed, to_do: numbers of tests; all 0 if none were run.
+        failing: numbers of the exercises that failed tests are about.
         failure: the text of the first failing test, or why the file cannot be read.
     """
 
@@ -30,6 +33,7 @@ class Verdict:
     passed: int = 0
     failed: int = 0
     to_do: int = 0
+    failing: set[str] = field(default_factory=set)
     failure: str | None = None
 
     @property
@@ -44,36 +48,61 @@ class Verdict:
     def untouched(self) -> bool:
         return len(self.open) == len(exercises(self.stage))
 
+    @property
+    def solved(self) -> int:
+        """How many exercises are written and have no failing test; 0 if no test was run."""
+        if not self.passed:
+            return 0
+        return sum(e.number not in self.open and e.number not in self.failing for e in exercises(self.stage))
+
+    def add(self, outcome: str, text: str, numbers: list[str]) -> None:
+        """Counts one test: "passed", "failed" or "to do"; what it says; and the exercises that it is about.
+
+        A failure counts against the last of its exercises, which builds on the others.
+        """
+        if outcome == "failed":
+            self.failed += 1
+            self.failing |= set(numbers[-1:] or [exercise.number for exercise in exercises(self.stage)])
+            self.failure = self.failure if self.failure is not None else text
+        elif outcome == "to do":
+            self.to_do += 1
+        else:
+            self.passed += 1
+
 
 def test_in_order() -> int:
-    """Tests stage by stage until the first that is not done. Exit code 1 only if something that was tried fails."""
+    """Tests every stage that was begun. Exit code 1 only if something that was tried fails."""
     verdicts = [read(stage) for stage in STAGES]
-    first_idle = next((i for i, verdict in enumerate(verdicts) if verdict.untouched or verdict.failure), len(STAGES))
-    run_tests(verdicts[:first_idle])
-    current = next((i for i, verdict in enumerate(verdicts) if verdict.state != DONE), len(STAGES))
-    for verdict in verdicts[: current + 1]:
-        print(board_line(verdict))
-    later = verdicts[current + 1 :]
-    if later:
-        names = ", ".join(verdict.stage.name + (" (written)" if not verdict.open else "") for verdict in later)
-        print(f"   then: {names}")
-    print(f"{current}/{len(STAGES)} stages")
-    if current == len(STAGES):
+    with Board(verdicts) as board:
+        run_tests([verdict for verdict in verdicts if not verdict.untouched and verdict.failure is None], board)
+    done = sum(verdict.state == DONE for verdict in verdicts)
+    solved = sum(verdict.solved for verdict in verdicts)
+    total = sum(len(exercises(stage)) for stage in STAGES)
+    print(f"{done} of {len(STAGES)} stages and {solved} of {total} exercises are done.")
+    if done == len(STAGES):
         print("\nAll ten stages are yours: `make generate` now draws with your code alone.")
         return 0
-    explain(verdicts[current])
-    return int(verdicts[current].state == FAILING)
+    failing = [verdict for verdict in verdicts if verdict.state == FAILING]
+    explain(failing[0] if failing else next(verdict for verdict in verdicts if verdict.state != DONE))
+    return int(bool(failing))
 
 
 def test_one(stage: Stage) -> int:
     """Tests one stage. Exit code 0 only if it is done."""
     verdict = read(stage)
-    if not verdict.untouched and not verdict.failure:
-        run_tests([verdict])
-    print(board_line(verdict))
+    with Board([verdict]) as board:
+        if not verdict.untouched and verdict.failure is None:
+            run_tests([verdict], board)
     if verdict.state != DONE:
         explain(verdict)
-    return int(verdict.state != DONE)
+        return 1
+    if texts := hints.reading_once(stage):
+        print(texts)
+    after = next((later for later in map(read, STAGES[stage.number :]) if later.open or later.failure), None)
+    if after is not None:
+        print()
+        name_next(after)
+    return 0
 
 
 def read(stage: Stage) -> Verdict:
@@ -84,59 +113,87 @@ def read(stage: Stage) -> Verdict:
         return Verdict(stage, failure=str(error))
 
 
-def run_tests(verdicts: list[Verdict]) -> None:
-    """Runs the tests of these stages in one go, up to the first stage that is not done, and fills in the verdicts.
+def run_tests(verdicts: list[Verdict], board: "Board") -> None:
+    """Runs the tests of these stages in one go and fills in the verdicts.
 
     Raises:
         RuntimeError: if the tests could not be run at all.
     """
-    missing = [short_path(verdict.stage.test) for verdict in verdicts if not verdict.stage.test.exists()]
-    if missing:
-        raise RuntimeError(f"There are no tests in {', '.join(missing)}.")
+    check_tests_exist([verdict.stage for verdict in verdicts])
     if not verdicts:
         return
     import pytest
 
-    collector = Collector(verdicts)
+    collector = Collector(verdicts, board)
     output = io.StringIO()
-    arguments = ["--blocks=exercises", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
-    arguments += [str(verdict.stage.test) for verdict in verdicts]
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        code = pytest.main(arguments, plugins=[collector])
+        code = pytest.main(pytest_arguments([verdict.stage for verdict in verdicts]), plugins=[collector])
     if code == pytest.ExitCode.INTERRUPTED and not collector.broken:
         raise KeyboardInterrupt
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"The tests could not be run:\n{output.getvalue().strip()}")
+    for verdict in verdicts:
+        hints.note_failing(verdict.stage, sorted(verdict.failing))
+
+
+def check_tests_exist(stages: list[Stage]) -> None:
+    missing = [short_path(stage.test) for stage in stages if not stage.test.exists()]
+    if missing:
+        raise RuntimeError(f"There are no tests in {', '.join(missing)}.")
+
+
+def pytest_arguments(stages: list[Stage]) -> list[str]:
+    """What makes pytest test the learner's files of these stages."""
+    options = ["--blocks=exercises", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
+    return options + [str(stage.test) for stage in stages]
 
 
 class Collector:
-    """A pytest plugin that sorts test results by stage and leaves out what comes after the first stage not done."""
+    """A pytest plugin that sorts test results by stage."""
 
-    def __init__(self, verdicts: list[Verdict]):
+    def __init__(self, verdicts: list[Verdict], board: "Board"):
         self.verdicts = {verdict.stage.test.name: verdict for verdict in verdicts}
+        self.board = board
         self.broken = False
+        self.totals: dict[str, int] = {}
+        self.numbers: list[str] = []
 
     def pytest_collectreport(self, report) -> None:
         self.broken = self.broken or report.failed
 
-    def pytest_runtest_protocol(self, item) -> bool | None:
-        for verdict in self.verdicts.values():
-            if verdict is self.verdicts.get(item.path.name):
-                return None
-            if verdict.state != DONE:
-                return True  # handled: an earlier stage comes first
-        return None
+    def pytest_collection_finish(self, session) -> None:
+        for item in session.items:
+            self.totals[item.path.name] = self.totals.get(item.path.name, 0) + 1
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        name = file_of(nodeid)
+        self.board.testing(self.verdicts[name], self.totals[name])
+
+    def pytest_runtest_protocol(self, item) -> None:
+        self.numbers = exercise_numbers(item)
 
     def pytest_runtest_logreport(self, report) -> None:
-        verdict = self.verdicts[report.nodeid.split("::")[0].split("/")[-1]]
-        if report.failed:
-            verdict.failed += 1
-            if verdict.failure is None:
-                verdict.failure = report.longreprtext + printed(report.capstdout)
-        elif report.skipped and "to do:" in str(report.longrepr):
-            verdict.to_do += 1
-        elif report.passed and report.when == "call":
-            verdict.passed += 1
+        if outcome := outcome_of(report):
+            text = report.longreprtext + printed(report.capstdout) if outcome == "failed" else ""
+            self.verdicts[file_of(report.nodeid)].add(outcome, text, self.numbers)
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.split("::")[0].split("/")[-1]
+
+
+def exercise_numbers(item) -> list[str]:
+    """The exercises that a test is about."""
+    return [number for marker in item.iter_markers("exercise") for number in marker.args]
+
+
+def outcome_of(report) -> str | None:
+    """What one report of a test means: "passed", "failed", "to do", or None: nothing yet."""
+    if report.failed:
+        return "failed"
+    if report.skipped and "to do:" in str(report.longrepr):
+        return "to do"
+    return "passed" if report.passed and report.when == "call" else None
 
 
 def printed(text: str, lines: int = 10) -> str:
@@ -160,31 +217,88 @@ def board_line(verdict: Verdict) -> str:
     return f"{stage.number:2d} {stage.name:12s} {coloured(state)}  " + "  ".join(filter(None, [details[state], arrow]))
 
 
+class Board:
+    """Prints one line per stage, each as soon as it is known; on a terminal, also what is being tested.
+
+    While tests run, what they print is captured; so this writes to a copy of standard output.
+    """
+
+    def __init__(self, verdicts: list[Verdict]):
+        self.waiting = list(verdicts)
+        self.screen: TextIO = sys.stdout
+        self.live = fancy()
+
+    def __enter__(self) -> "Board":
+        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # not a file: then nothing is captured below it
+            self.screen = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        while self.waiting and kind is None:
+            self._print(board_line(self.waiting.pop(0)))
+        self.screen.write("\r\033[K" if self.live else "")
+        self.screen.flush()
+        if self.screen is not sys.stdout:
+            self.screen.close()
+
+    def testing(self, verdict: Verdict, total: int) -> None:
+        """Says that another test of this stage begins: all stages before it are known."""
+        while self.waiting and self.waiting[0] is not verdict:
+            self._print(board_line(self.waiting.pop(0)))
+        if self.live:
+            count = verdict.passed + verdict.failed + verdict.to_do
+            self.screen.write(f"\r{verdict.stage.number:2d} {verdict.stage.name:12s} test {count + 1} of {total}\033[K")
+            self.screen.flush()
+
+    def _print(self, line: str) -> None:
+        self.screen.write(f"\r{line}\033[K\n" if self.live else f"{line}\n")
+        self.screen.flush()
+
+
 def explain(verdict: Verdict) -> None:
-    """The first failure in full, or the next exercise; then the command for that."""
-    stage = verdict.stage
+    """The first failure in full, or the next exercise; then the commands for that."""
     print()
-    if verdict.failure is not None:
-        print(verdict.failure)
-        print(f"\nagain: make test STAGE={stage.number}")
+    if verdict.failure is None:
+        name_next(verdict)
         return
+    number = verdict.stage.number
+    print(verdict.failure)
+    print(f"\nagain: make test STAGE={number}     a hint: make hint STAGE={number}")
+
+
+def name_next(verdict: Verdict) -> None:
+    """The next thing to do in a stage without a failure."""
+    print("\n".join(next_lines(verdict)))
+
+
+def next_lines(verdict: Verdict) -> list[str]:
+    stage = verdict.stage
+    if verdict.failure is not None:
+        return [f"next: {short_path(stage.exercise)} cannot be loaded", f"then: make test STAGE={stage.number}"]
     lines = to_do_lines(stage.exercise)
     if not lines:
-        print(f"{verdict.to_do} tests are to do: an exercise still raises NotImplementedError.")
-        return
+        where = short_path(stage.exercise)
+        return [f"{verdict.to_do} tests are to do: an exercise of {where} still raises NotImplementedError."]
     number = min(lines, key=lines.get)
     exercise = next((e for e in exercises(stage) if e.number == number), None)
     title = f": {exercise.title}" if exercise else ""
-    print(f"next: exercise {number}{title}")
-    print(f"      {short_path(stage.exercise)}:{lines[number]}")
-    print(f"then: make test STAGE={stage.number}")
+    return [
+        f"next: exercise {number}{title}",
+        f"      {short_path(stage.exercise)}:{lines[number]}",
+        f"then: make test STAGE={stage.number}",
+    ]
 
 
 def coloured(state: str) -> str:
     """The state, padded, and in colour on a terminal that wants it."""
     padded = f"{state:7s}"
-    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return f"\033[{COLOURS[state]}m{padded}\033[0m" if wanted else padded
+    return f"\033[{COLOURS[state]}m{padded}\033[0m" if fancy() else padded
+
+
+def fancy() -> bool:
+    """Whether standard output is a terminal where colours and a moving cursor are welcome."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def check(slow: bool) -> int:

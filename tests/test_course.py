@@ -340,7 +340,7 @@ def test_staircase_for_real(folder):
     result = course("test")
     assert result.returncode == 0, result.stdout + result.stderr
     assert [line[16:20] for line in result.stdout.splitlines()[:10]] == ["done"] * 10
-    assert "10/10 stages" in result.stdout
+    assert "10 of 10 stages and 47 of 47 exercises are done." in result.stdout
 
 
 # --- what the learner sees -------------------------------------------------------------------------------------------
@@ -369,8 +369,9 @@ def test_a_fresh_clone_is_all_to_do(folder):
     result = course("test")
     assert result.returncode == 0 and result.stderr == ""
     assert result.stdout.startswith(f" 1 group_norm   to do    -> {folder / 'stage01_group_norm.py'}\n")
-    assert "0/10 stages\n\nnext: exercise 1.1: " in result.stdout
-    assert "make test STAGE=1" in result.stdout and len(result.stdout.splitlines()) < 10
+    assert "\n10 key_remapper to do    ->" in result.stdout
+    assert "0 of 10 stages and 0 of 47 exercises are done.\n\nnext: exercise 1.1: " in result.stdout
+    assert "make test STAGE=1" in result.stdout and len(result.stdout.splitlines()) == 15
     assert course("test", "--stage", "attention").returncode == 1
 
 
@@ -386,12 +387,14 @@ def test_a_done_stage_then_a_failing_one(folder):
     start_stage_2("x * torch.sigmoid(x) + 1")
     result = course("test")
     assert (result.returncode, result.stderr) == (1, ""), result.stdout
-    done, failing, later, count, *failure = result.stdout.splitlines()
+    done, failing, *later, count = result.stdout.splitlines()[:11]
+    failure = result.stdout.splitlines()[11:]
     assert done.startswith(" 1 group_norm   done     ") and done.endswith(str(folder / "stage01_group_norm.py"))
     assert failing.startswith(" 2 residual     failing  ") and failing.endswith(str(folder / "stage02_residual.py"))
-    assert later.startswith("   then: attention, ") and count == "1/10 stages"
+    assert len(later) == 8 and all(" to do    -> " in line for line in later)
+    assert count == "1 of 10 stages and 2 of 47 exercises are done."
     assert failure[1].startswith(f"{folder / 'stage02_residual.py'}  exercise 2.1  test_")
-    assert "printed:" in failure and "    seen" in failure and failure[-1] == "again: make test STAGE=2"
+    assert "printed:" in failure and "    seen" in failure and failure[-1].startswith("again: make test STAGE=2 ")
     assert sum("  exercise 2.1  test_" in line for line in failure) == 1 and len(failure) < 40
 
 
@@ -424,7 +427,7 @@ def test_a_file_that_cannot_be_read_is_named(folder):
 def test_solution_and_reset_keep_the_learners_file(folder, capsys):
     stage = STAGES[2]
     stub = stage.exercise.read_text()
-    assert main(["solution", "--stage", "3"]) == 0
+    assert main(["solution", "--stage", "3", "--copy"]) == 0
     assert stage.exercise.read_text() == stage.solution.read_text() and backups(folder) == []  # a stub is no work
     stage.exercise.write_text("# my work\n")
     assert main(["reset", "--stage", "attention"]) == 0
@@ -437,6 +440,19 @@ def test_solution_and_reset_keep_the_learners_file(folder, capsys):
     shown = capsys.readouterr().out
     assert shown.count("Your version is kept as ") == 3 and str(backups(folder)[0]) in shown
     assert main(["reset", "--stage", "3"]) == 0 and len(backups(folder)) == 3
+
+
+def test_solution_is_shown_beside_the_learners_file(folder, capsys):
+    stage = STAGES[0]
+    before = stage.exercise.read_bytes()
+    assert main(["solution", "--stage", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert stage.solution.read_text() in shown and stage.exercise.read_bytes() == before
+    assert "\n-    raise NotImplementedError(" in shown and "\n+    batch, channels = x.shape[:2]\n" in shown
+    assert shown.endswith("Nothing was changed. To take it over: make solution STAGE=1 COPY=1\n")
+    solve(1)
+    assert main(["solution", "--stage", "1"]) == 0
+    assert capsys.readouterr().out.endswith(f"{stage.exercise} is the same.\n")
 
 
 def backups(folder: Path) -> list[Path]:
