@@ -23,6 +23,7 @@ Stable Diffusion from scratch, one failing test at a time.
   make reset STAGE=3               put the stub back in place of your file (yours is kept as a backup)
   make doctor                      is everything here that is needed? What to do if not
   make check                       the repo's own tests, against solutions/ (SLOW=1: the slow ones too)
+  make mutants                     do the tests notice every known mistake? (STAGE=3: those of that stage)
   make train MINUTES=60            train the small model
   make evaluate                    measure it: does it draw what it is asked for?
   make weights                     fetch Stable Diffusion 1.5 (4 GB), to draw with CHECKPOINT=checkpoints/sd15/...
@@ -101,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
     latency.add_argument("--stage", default=os.environ.get("STAGE") or None, help="only this one")
     check = command("check", run_check, "the repo's own tests, against solutions/")
     check.add_argument("--slow", action="store_true", default=switched_on("SLOW"), help="also the slow ones")
+    mutants = command("mutants", run_mutants, "do the tests notice every known mistake, and name it?")
+    mutants.add_argument("--stage", default=os.environ.get("STAGE") or None, help="only those of this stage")
     stubs = command("stubs", run_stubs, "make exercises/ anew out of solutions/")
     stubs.add_argument("--check", action="store_true", help="only say which files are not up to date")
     command("show", show_help, "pictures of what a stage does (show --help for the options)")
@@ -156,6 +159,12 @@ def run_check(options: argparse.Namespace) -> int:
 
     stale = run_stubs(argparse.Namespace(check=True))
     return testing.check(options.slow) or stale
+
+
+def run_mutants(options: argparse.Namespace) -> int:
+    from course import testing
+
+    return testing.mutants(find_stage(options.stage) if options.stage else None)
 
 
 def run_stubs(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from course import hints
 from course.assemble import StageError, stage_to_do
-from course.stages import ROOT, STAGES, Stage, short_path
+from course.stages import ROOT, STAGES, TESTS, Stage, short_path
 from course.stubs import exercises, to_do_lines
 
 DONE, FAILING, TO_DO, WRITTEN = "done", "failing", "to do", "written"
@@ -305,4 +305,11 @@ def check(slow: bool) -> int:
     """The repo's own tests: the whole of tests/, against solutions/."""
     command = [sys.executable, "-m", "pytest", "-q", "--blocks=solutions", *(["--slow"] if slow else [])]
     environment = {name: value for name, value in os.environ.items() if name != "COURSE_EXERCISES"}
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+
+
+def mutants(stage: Stage | None) -> int:
+    """Runs the tests on every wrong version in tests/mistakes/, of one stage or of all."""
+    command = [sys.executable, str(TESTS / "gate.py"), *([str(stage.number)] if stage else [])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(TESTS)])}
     return subprocess.run(command, cwd=ROOT, env=environment).returncode

@@ -21,6 +21,7 @@ os.environ.update(QUIET)
 import contextlib
 import re
 import signal
+import textwrap
 import time
 import traceback
 from collections.abc import Iterator
@@ -35,10 +36,12 @@ import diagnosis
 from course.assemble import Blocks, StageError, for_testing, stage_to_do
 from course.stages import TESTS, Stage, find_stage, short_path
 from course.stubs import exercises
+from reading import READING
 
 LIMIT = 10.0  # seconds for one test
 SETUP_LIMIT = 120.0  # seconds for its fixtures, which may build large reference models
 LONGEST_FAILURE = 24  # lines
+WIDTH = 120  # characters of a line
 LONGEST_MESSAGE = 8  # lines, of an exception that is not ours
 
 torch.set_num_threads(1)
@@ -200,10 +203,19 @@ def failure_text(item: pytest.Item, path: Path, error: BaseException) -> str:
         body = str(error)
     else:
         body = explanation(path, error)
-    lines = [header, "", *body.splitlines()]
-    if len(lines) > LONGEST_FAILURE:
-        lines = [*lines[: LONGEST_FAILURE - 1], "..."]
-    return "\n".join(lines)
+    last = [READING[number] for number in exercise_numbers(item) if number in READING][:1]
+    footer = ["", f"Read on: {last[0]}."] if last else []
+    lines = [header, "", *(part for line in body.splitlines() for part in wrapped(line))]
+    room = LONGEST_FAILURE - len(footer)
+    if len(lines) > room:
+        lines = [*lines[: room - 1], "..."]
+    return "\n".join([*lines, *footer])
+
+
+def wrapped(line: str) -> list[str]:
+    """A line in pieces that fit on a screen."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def explanation(path: Path, error: BaseException) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import diagnosis
 
+LONG = 150  # characters of a list that is not shown in full
 TOLERANCE = 1e-10  # relative error of float64 results; rounding alone stays below 1e-13 in every block
 
 
@@ -109,7 +110,18 @@ def difference(actual: Any, expected: Any, tolerance: float) -> str:
         return f"got {describe(actual)}, wanted {describe(expected)}"
     if isinstance(expected, float) and isinstance(actual, (int, float)):
         return "" if abs(actual - expected) <= tolerance * abs(expected) else f"got {actual}, wanted {expected}"
-    return "" if actual == expected else f"got {actual!r}\n  wanted {expected!r}"
+    return "" if actual == expected else plain_difference(actual, expected)
+
+
+def plain_difference(actual: Any, expected: Any) -> str:
+    """Both values, or the first entries that differ where they are long lists."""
+    if not isinstance(actual, list) or not isinstance(expected, list) or len(repr(expected)) < LONG:
+        return f"got {actual!r}\n  wanted {expected!r}"
+    if len(actual) != len(expected):
+        return f"got a list of {len(actual)}, wanted one of {len(expected)}"
+    i = next(i for i, (a, e) in enumerate(zip(actual, expected)) if a != e)
+    got, wanted = (", ".join(map(repr, values[i : i + 5])) for values in (actual, expected))
+    return f"the lists differ from entry {i} on\n  got {got}, ...\n  wanted {wanted}, ..."
 
 
 def tensor_difference(actual: Any, expected: Tensor, tolerance: float) -> str:
@@ -146,7 +158,7 @@ def elements(actual: Tensor, expected: Tensor, different: Tensor) -> str:
         return f"  got {actual.item():.6g}, wanted {expected.item():.6g}"
     where = different.nonzero()
     index = tuple(where[0].tolist()) if len(where) else (0,) * actual.ndim
-    share = f"{len(where)} of {actual.numel()} numbers differ"
+    share = f"{len(where)} of {actual.numel()} numbers of shape {tuple(actual.shape)} differ"
     return (
         f"  {share}; the first at [{', '.join(map(str, index))}]: "
         f"got {actual[index].item():.6g}, wanted {expected[index].item():.6g}"

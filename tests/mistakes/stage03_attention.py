@@ -268,7 +268,7 @@ MISTAKES = [
     Mistake(
         "height-and-width-exchanged",
         "return x + tokens_to_image(self.attention(tokens), height, width)",
-        "return x + tokens_to_image(self.attention(tokens), width, height).reshape(x.shape)",
+        "return x + tokens_to_image(self.attention(tokens), width, height).transpose(-2, -1)",
         "height and width change places on the way back. In pictures that are not square, all rows break in the wrong place.",
     ),
     Mistake(
@@ -547,7 +547,7 @@ MISTAKES = [
     Mistake(
         "spatial-height-and-width-exchanged",
         "self.proj_out(tokens_to_image(tokens, height, width))",
-        "self.proj_out(tokens_to_image(tokens, width, height).reshape(x.shape))",
+        "self.proj_out(tokens_to_image(tokens, width, height).transpose(-2, -1))",
         "the spatial transformer exchanges height and width on the way back.",
     ),
     Mistake(
