@@ -1,0 +1,87 @@
+"""Ways to make a picture larger: repeated pixels, smoothed ones, and a transposed convolution's checkerboard."""
+
+import torch
+from matplotlib.patches import Rectangle
+from torch import Tensor, nn
+
+from course.show.page import Page, grid_figure, new_figure
+from course.show.studio import Studio
+
+CROP = 24  # pixels
+
+
+@torch.no_grad()
+def upsampling(studio: Studio) -> Page:
+    """A crop of a picture and a flat grey one, each enlarged in four ways."""
+    scene = studio.scenes(1, size=128)
+    row, column = int(0.3 * scene.shape[-2]), int(0.3 * scene.shape[-1])
+    crop = scene[..., row : row + CROP, column : column + CROP]
+    flat = torch.zeros_like(crop)
+    ways = {
+        "before": lambda x: x,
+        "nearest\n(exercise 4.1)": studio.blocks[4].upsample_nearest,
+        "nearest, then a\nsmoothing conv (4.2)": smoothed(studio),
+        "bilinear": lambda x: nn.functional.interpolate(x, scale_factor=2, mode="bilinear"),
+        "transposed conv,\nkernel 3, stride 2": transposed,
+    }
+    rows = [[studio.arrays(way(picture))[0] for way in ways.values()] for picture in (crop, flat)]
+    return Page(
+        "Why repeat pixels and then convolve, and not one transposed convolution?",
+        "A transposed convolution with kernel 3 and stride 2 reaches some pixels once, some twice, some four times: "
+        "flat grey becomes a checkerboard. Repeating pixels treats all places alike, and the convolution behind it "
+        "can learn any smoothing: with a blurring kernel it comes close to bilinear.",
+        grid_figure(rows, ["a crop", "flat grey"], list(ways), cell=240),
+    )
+
+
+def smoothed(studio: Studio) -> nn.Module:
+    """The Upsample of stage 4, with a kernel that blurs each channel. Its zero padding darkens nothing but the rim."""
+    upsample = studio.blocks[4].Upsample(3)
+    blur = torch.tensor([1.0, 2.0, 1.0]) / 4
+    kernel = blur[:, None] * blur
+    upsample.conv.weight.copy_(torch.eye(3)[:, :, None, None] * kernel)
+    upsample.conv.bias.zero_()
+    return upsample.to(studio.torch_device)
+
+
+def transposed(x: Tensor) -> Tensor:
+    """A transposed convolution that shares each pixel out evenly over a square of 3 x 3."""
+    kernel = torch.eye(3, device=x.device)[:, :, None, None] * torch.full((3, 3), 4 / 9, device=x.device)
+    return nn.functional.conv_transpose2d(x + 1, kernel, stride=2, padding=1, output_padding=1) - 1
+
+
+@torch.no_grad()
+def padding(studio: Studio) -> Page:
+    """Where the nine weights of a strided convolution stand, with padding on all sides and on one side."""
+    stage, size = studio.blocks[4], 8
+    figure = new_figure(height=3.4)
+    axes = figure.subplots(1, 2)
+    for place, asymmetric in zip(axes, (False, True)):
+        down = stage.Downsample(1, asymmetric)
+        down.conv.weight.zero_()
+        down.conv.weight[0, 0, 1, 1] = 1.0  # the middle of the kernel
+        down.conv.bias.zero_()
+        numbers = torch.arange(1.0, size * size + 1).reshape(1, 1, size, size)
+        seen = torch.isin(numbers[0, 0], down(numbers))
+        place.imshow(seen, cmap="Blues", vmin=-0.5, vmax=2, extent=(0, size, size, 0))
+        before, after = (0, 1) if asymmetric else (1, 1)
+        padded = size + before + after
+        place.add_patch(Rectangle((-before, -before), padded, padded, fill=False, linestyle="--", color="0.3"))
+        place.set_xlim(-1.2, size + 1.2)
+        place.set_ylim(size + 1.2, -1.2)
+        title = "the VAE's: zeros right and below" if asymmetric else "the U-Net's: zeros on all sides"
+        place.set_title(title, fontsize=9)
+        place.set_xticks(range(size + 1), [])
+        place.set_yticks(range(size + 1), [])
+        place.grid(color="0.8", linewidth=0.5)
+    return Page(
+        "What does it matter on which side zeros are padded?",
+        "Dark: the pixels under the middle of the kernel; dashed: the padded zeros. With zeros on all sides the "
+        "kernel is centred on the pixels in odd rows and columns, with zeros at the end only on those in even ones: "
+        "the whole grid moves by one pixel.",
+        figure,
+    )
+
+
+PICTURES = (upsampling,)
+MORE = (padding,)

@@ -1,0 +1,76 @@
+"""Pictures, their latents, and what comes back."""
+
+import math
+
+import numpy
+import torch
+
+from course.show.page import Page, colours, grid_figure
+from course.show.studio import Studio
+
+REACH = 3.0  # latents are drawn from -3 to 3
+
+
+@torch.no_grad()
+def latents(studio: Studio) -> Page:
+    """Three pictures, the four channels of their latents, their reconstruction, and its error."""
+    images = studio.scenes(3)
+    encoded = studio.model.vae.encode(images)
+    decoded = studio.model.vae.decode(encoded)
+    originals, returned = studio.arrays(images), studio.arrays(decoded)
+    rows = []
+    for picture, channels, back in zip(originals, encoded.cpu(), returned):
+        error = numpy.abs(picture.astype(float) - back).mean(-1)
+        rows.append([picture, *(colours(c, -REACH, REACH) for c in channels), back, colours(error, 0, 64, "gray")])
+    count = encoded.shape[1]
+    names = ["picture", *(f"latent {i}" for i in range(1, count + 1)), "decoded", "error (x4)"]
+    squares = (images.clamp(-1, 1) - decoded.clamp(-1, 1)).square().mean() / 4  # of pictures in [0, 1]
+    saved = images[0].numel() / encoded[0].numel()
+    return Page(
+        "What do latents look like?",
+        f"Like small pictures in strange colours: {count} channels at an eighth of the size, {saved:.0f} times fewer "
+        f"numbers (blue -3, white 0, red 3; here their deviation is {float(encoded.std()):.2f}). What comes back is "
+        f"the picture without its finest detail: {-10 * math.log10(float(squares)):.1f} dB.",
+        grid_figure(rows, [], names),
+    )
+
+
+@torch.no_grad()
+def channels(studio: Studio) -> Page:
+    """What is missing from a picture when one channel of its latents is replaced by its mean."""
+    vae = studio.model.vae
+    encoded = vae.encode(studio.scenes(3))
+    versions = {"all channels": encoded}
+    for i in range(encoded.shape[1]):
+        without = encoded.clone()
+        without[:, i] = encoded[:, i].mean((-2, -1), keepdim=True)
+        versions[f"without latent {i + 1}"] = without
+    columns = [studio.decode(version) for version in versions.values()]
+    return Page(
+        "What does each channel of the latents carry?",
+        "Nobody decided it; training did. Each column is decoded with one channel held at its mean: what changes is "
+        "what that channel had to say.",
+        grid_figure(list(zip(*columns)), [], list(versions)),
+    )
+
+
+@torch.no_grad()
+def cloud(studio: Studio) -> Page:
+    """Pictures decoded from latents that are moved by more and more noise."""
+    vae = studio.model.vae
+    images = studio.scenes(3)
+    encoded = vae.encode(images)
+    noise = studio.noise(1, len(images))
+    amounts = (0.0, 0.1, 0.2, 0.5, 1.0)
+    columns = [studio.decode(vae.encode(images, noise)), *(studio.decode(encoded + a * noise) for a in amounts)]
+    names = ["one sample\nof the cloud", *(f"mean + {a:g} noise" if a else "the mean" for a in amounts)]
+    return Page(
+        "Why does the encoder describe a cloud and not a point?",
+        "Because it is trained on samples, latents close to each other must decode to nearly the same picture. So a "
+        "small error of the U-Net stays a small error in the picture.",
+        grid_figure(list(zip(*columns)), [], names),
+    )
+
+
+PICTURES = (latents,)
+MORE = (channels, cloud)

@@ -1,0 +1,146 @@
+"""What pictures are made with: the assembled blocks, a checkpoint, and a model built of both."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from course import checkpoint as ckpt
+from course.assemble import Blocks
+from course.stages import STAGES, Stage, short_path
+
+PROMPT = "a red house in the snow at night"
+SCALE = 7.5
+
+
+@dataclass
+class Studio:
+    """Opens the checkpoint and builds the model when a picture first needs them."""
+
+    blocks: Blocks
+    checkpoint: str
+    tokenizer: str | None = None
+    device: str = "cpu"
+    steps: int = 20  # of a generated picture
+    walks: dict[tuple, tuple[Tensor, list[Any]]] = field(default_factory=dict)
+
+    @cached_property
+    def opened(self) -> ckpt.Checkpoint:
+        return ckpt.open_checkpoint(self.checkpoint, self.tokenizer)
+
+    @cached_property
+    def model(self) -> Any:
+        """The pipeline with the averaged weights."""
+        return self.build(ema=True)
+
+    def build(self, ema: bool) -> Any:
+        return ckpt.build(self.blocks, self.opened, self.torch_device, torch.float32, ema)
+
+    @property
+    def torch_device(self) -> torch.device:
+        return ckpt.choose_device(self.device)
+
+    @property
+    def latent_size(self) -> int:
+        return self.opened.config.image_size // self.opened.config.vae.factor
+
+    def noise(self, seed: int = 0, count: int = 1) -> Tensor:
+        """Starting noise; each of several pictures has its own seed, counting up."""
+        shape = (1, self.opened.config.vae.latent_channels, self.latent_size, self.latent_size)
+        each = [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]
+        return torch.cat(each).to(self.torch_device)
+
+    def context(self, prompt: str) -> Tensor:
+        return self.blocks[9].encode_prompts(self.model, [prompt])
+
+    def draw(
+        self, prompts: str | Sequence[str], seed: int = 0, steps: int | None = None, scale: float = SCALE, model: Any = None,
+        **others: Any,
+    ) -> Tensor:
+        """Pictures in [-1, 1] for one prompt or several, by text_to_image of stage 9."""
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        noise = self.noise(seed, len(prompts))
+        negative = others.pop("negative", "")
+        return self.blocks[9].text_to_image(
+            model or self.model, prompts, [negative] * len(prompts), noise, steps or self.steps, scale,
+            generator=torch.Generator().manual_seed(seed), **others,
+        )
+
+    def walk(self, prompt: str, **options: Any) -> tuple[Tensor, list[Any]]:
+        """A picture, and what `denoise` reported after each step. Asked for again, it is not made again."""
+        key = (prompt, *sorted(options.items()))
+        if key not in self.walks:
+            steps: list[Any] = []
+            self.walks[key] = self.draw(prompt, on_step=steps.append, **options), steps
+        return self.walks[key]
+
+    def decode(self, latents: Tensor) -> list[numpy.ndarray]:
+        """Latents to RGB pictures."""
+        return self.arrays(self.model.vae.decode(latents))
+
+    def arrays(self, images: Tensor) -> list[numpy.ndarray]:
+        """Pictures in [-1, 1] to RGB pictures."""
+        return list(self.blocks[5].tensor_to_images(images.float()).cpu().numpy())
+
+    def scenes(self, count: int, size: int | None = None) -> Tensor:
+        """Pictures that the model was not made of: new drawings by the illustrator of its training set."""
+        from course.training.scenes import Scene, Thing, draw_scene
+
+        plans = [
+            Scene((Thing("house", "red"),), "meadow", "day", "big", "centre"),
+            Scene((Thing("boat", "white"),), "sea", "sunset", "big", "centre"),
+            Scene((Thing("castle", "purple"),), "snow", "night", "big", "centre"),
+            Scene((Thing("car", "yellow"),), "city", "day", "big", "centre"),
+        ][:count]
+        size = size or self.opened.config.image_size
+        pictures = [numpy.array(draw_scene(plan, random.Random(i), size)) for i, plan in enumerate(plans)]
+        images = torch.from_numpy(numpy.stack(pictures))
+        return self.blocks[5].images_to_tensor(images).to(self.torch_device)
+
+    def notes(self, stage: Stage) -> list[str]:
+        """Whose blocks a picture was made with, and whether its weights mean anything."""
+        lines = [f"{whose(self.blocks, stage)}; {others(self.blocks, stage)}."]
+        if "model" in self.__dict__ and not self.opened.trained:
+            name = short_path(self.opened.path)
+            lines.append(f"{name} is untrained: its weights are random, and so are its pictures.")
+        return lines
+
+
+def whose(blocks: Blocks, stage: Stage) -> str:
+    """Whose file stands for a stage."""
+    path = short_path(blocks.paths[stage.number])
+    if blocks.origin[stage.number] == "exercises":
+        return f"Stage {stage.number} {stage.name} is yours ({path})"
+    return f"Stage {stage.number} {stage.name} is the reference ({path})"
+
+
+def others(blocks: Blocks, stage: Stage) -> str:
+    """Whose files stand for all other stages."""
+    rest = [s for s in STAGES if s != stage]
+    yours = [str(s.number) for s in rest if blocks.origin[s.number] == "exercises"]
+    if not yours:
+        return "the other nine stages are the reference"
+    if len(yours) == len(rest):
+        return "the other nine stages are yours"
+    return f"of the others, {', '.join(yours)} {'is' if len(yours) == 1 else 'are'} yours"
+
+
+@contextmanager
+def hooked(*handles: Any) -> Iterator[None]:
+    """Removes hooks afterwards."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def switched_off(module: nn.Module) -> Any:
+    """A hook that makes a module return zeros: where its result is a correction, none is made."""
+    return module.register_forward_hook(lambda _, inputs, output: torch.zeros_like(output))
