@@ -89,7 +89,7 @@ def first_divergence(
                 f"  {labels[name]}: {problem}"
             )
         right.append(name)
-    return "  Every part is right on its own and gets the right input: look at what happens outside of them."
+    return "  Every part is right on its own and gets the right input: look at what is done with their results."
 
 
 def departure(part: nn.Module, given: list[Any], wanted: list[Tensor], tolerance: float) -> str:

@@ -50,7 +50,7 @@ def in_the_unet(module):
 @pytest.mark.parametrize(("number", "search"), [(5, in_the_vae), (7, in_the_unet)], ids=["vae", "unet"])
 def test_nothing_to_find(number, search):
     assert search(for_testing(number, "solutions")[number]) == (
-        "  Every part is right on its own and gets the right input: look at what happens outside of them."
+        "  Every part is right on its own and gets the right input: look at what is done with their results."
     )
 
 

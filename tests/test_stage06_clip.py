@@ -233,7 +233,7 @@ def test_words(stage):
 
 
 @tokenize
-@pytest.mark.parametrize("text", ["", " ", "\t\n", "\u3000"], ids=ascii)
+@pytest.mark.parametrize("text", ["", " ", "\t\n", "\u3000"])
 def test_nothing_at_all(stage, text):
     check_tokens(stage, text, hint="no words give no tokens: an empty list.")
 
@@ -245,10 +245,16 @@ def test_capital_letters(stage):
 
 @tokenize
 @pytest.mark.parametrize(
-    "text", ["a  red \t\n house ", "a\u00a0red\u3000house", "\x1ca\x85red\u2028house\u200bx"], ids=ascii
+    "text", ["a  red \t\n house ", "a\u00a0red\u3000house", "a\x85red\u2028house"]
 )
 def test_white_space(stage, text):
     check_tokens(stage, text, hint="any white space, however much of it, only separates words.")
+
+
+@tokenize
+@pytest.mark.parametrize("text", ["a\x1cb", "a\u200bb", "\ufeffa", "a\x00b"])
+def test_what_cannot_be_seen_need_not_be_white_space(stage, text):
+    check_tokens(stage, text, hint="leave it to self.clean and WORD to say what is white space; str.split differs.")
 
 
 @tokenize
@@ -276,21 +282,21 @@ def test_letters_beyond_ascii_are_spelled_in_bytes(stage, text):
 
 
 @tokenize
-@pytest.mark.parametrize("text", ["🏠", "a 🌲 and a 🐈", "🔥🔥", "👩‍🚀", "❤️"], ids=ascii)
+@pytest.mark.parametrize("text", ["🏠", "a 🌲 and a 🐈", "🔥🔥", "👩‍🚀", "❤️"])
 def test_emoji_are_spelled_in_bytes(stage, text):
     check_tokens(stage, text, hint="an emoji is four bytes of UTF-8; some are several characters.")
 
 
 @tokenize
 @pytest.mark.parametrize(
-    "text", ["cafe\u0301", "caf\u00e9", "\u1112\u1161\u11ab", "a\u030angstro\u0308m", "\u212b"], ids=ascii
+    "text", ["cafe\u0301", "caf\u00e9", "\u1112\u1161\u11ab", "a\u030angstro\u0308m", "\u212b"]
 )
 def test_accents_may_be_characters_of_their_own(stage, text):
     check_tokens(stage, text, hint="self.clean composes them (normal form C).")
 
 
 @tokenize
-@pytest.mark.parametrize("text", ["ΣΟΦΌΣ", "İstanbul", "ẞ STRASSE", "ǅ", "'ſ", "K", "ͅ"], ids=ascii)
+@pytest.mark.parametrize("text", ["ΣΟΦΌΣ", "İstanbul", "ẞ STRASSE", "ǅ", "'ſ", "K", "ͅ"])
 def test_odd_capital_letters(stage, text):
     check_tokens(stage, text, hint="self.clean makes every character small by itself.")
 
@@ -302,7 +308,6 @@ def test_odd_capital_letters(stage, text):
         END, f"a {BEGIN} red", f"a cat.{END}house", f"{END}{END}", f"{BEGIN}a red house{END}", "<|endoftext", "|>",
         f"e\u0301{END}\u0301", f"x {END.upper()}", "<|EndOfText|>",
     ],
-    ids=ascii,
 )
 def test_marks_written_in_the_prompt(stage, text):
     check_tokens(
@@ -475,6 +480,7 @@ SMALL, ONE_LAYER = CONFIGS["small"], CONFIGS["one layer"]
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 either_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 LAYER = "encoder.layers.0."
+ROUGH = 1e-3  # for tests of the order of things; an eps that is wrong is the matter of a test of its own
 
 
 @functools.cache
@@ -567,7 +573,7 @@ def test_the_feed_forward_part(stage):
         check(
             stage, lambda m: make_layer(m, SMALL, weights)(x, no_mask(5)),
             their_layer_with(SMALL, weights)(x, no_mask(5)),
-            "CLIPLayer(config)(x, mask) with zeros for the attention's weights", inputs={"x": x},
+            "CLIPLayer(config)(x, mask) with zeros for the attention's weights", inputs={"x": x}, tolerance=ROUGH,
             hint="x + fc2(quick_gelu(fc1(norm2(x)))): norm first, quick_gelu between the layers, then the sum.",
         )
 
@@ -580,7 +586,7 @@ def test_the_attention_part(stage):
         check(
             stage, lambda m: make_layer(m, SMALL, weights)(x, no_mask(5)),
             their_layer_with(SMALL, weights)(x, no_mask(5)),
-            "CLIPLayer(config)(x, mask) with zeros for fc2 and for the mask", inputs={"x": x},
+            "CLIPLayer(config)(x, mask) with zeros for fc2 and for the mask", inputs={"x": x}, tolerance=ROUGH,
             hint="x + attention(norm1(x)): norm first, config.num_heads heads, then the sum.",
         )
 
@@ -609,13 +615,16 @@ def test_the_mask_is_the_one_given(stage):
 
 
 @layer
-def test_layer_eps(stage):
+@pytest.mark.parametrize(("norm", "silent"), [("norm1", "fc2"), ("norm2", "attention")], ids=["norm1", "norm2"])
+def test_layer_eps(stage, norm, silent):
+    weights = without(layer_weights(SMALL), silent)
     x = rand(2, 5, SMALL.width, scale=0.005)
     with torch.no_grad():
         check(
-            stage, lambda m: make_layer(m, SMALL)(x, causal(5)), TheirLayer(SMALL)(x, causal(5)),
-            "CLIPLayer(config)(x, mask) with a nearly flat x",
-            hint="nn.LayerNorm's default eps, 1e-5, is the right one.",
+            stage, lambda m: make_layer(m, SMALL, weights)(x, causal(5)),
+            their_layer_with(SMALL, weights)(x, causal(5)),
+            f"CLIPLayer(config)(x, mask) with a nearly flat x and zeros for {silent}",
+            hint=f"nn.LayerNorm's default eps, 1e-5, is the right one for {norm}.",
         )
 
 
@@ -700,18 +709,34 @@ def test_encoder_parameters(stage, config):
     )
 
 
-@encoder
-def test_tokens_positions_and_final_norm(stage):
+def check_embeddings(stage, scale, call, **kwargs):
+    """Layers that add nothing: what is left are the embeddings, and final_norm."""
     weights = without(weights_of(ONE_LAYER), "layers.0.attention", "layers.0.fc2")
+    weights |= {name: tensor * scale for name, tensor in weights.items() if "embedding" in name}
     tokens = tokens_of(ONE_LAYER)
     embedded = weights["token_embedding.weight"][tokens] + weights["position_embedding.weight"]
-    wanted = layer_norm(embedded, (12,), weights["final_norm.weight"], weights["final_norm.bias"])
+    wanted = layer_norm(embedded, (12,), weights["final_norm.weight"], weights["final_norm.bias"], eps=1e-5)
     with torch.no_grad():
         check(
-            stage, lambda m: make_encoder(m, ONE_LAYER, weights)(tokens), wanted,
-            "CLIPTextEncoder(config)(tokens) with layers that add nothing", inputs={"tokens": tokens},
-            hint="the embedding of the token plus that of its position, 0, 1, 2, ...; final_norm at the very end.",
+            stage, lambda m: make_encoder(m, ONE_LAYER, weights)(tokens), wanted, call, inputs={"tokens": tokens},
+            **kwargs,
         )
+
+
+@encoder
+def test_tokens_positions_and_final_norm(stage):
+    check_embeddings(
+        stage, 1.0, "CLIPTextEncoder(config)(tokens) with layers that add nothing", tolerance=ROUGH,
+        hint="the embedding of the token plus that of its position, 0, 1, 2, ...; final_norm at the very end.",
+    )
+
+
+@encoder
+def test_final_norm_eps(stage):
+    check_embeddings(
+        stage, 0.01, "CLIPTextEncoder(config)(tokens) with layers that add nothing and small embeddings",
+        hint="nn.LayerNorm's default eps, 1e-5, is the right one for final_norm.",
+    )
 
 
 @encoder
@@ -725,10 +750,10 @@ def test_fewer_tokens_than_positions(stage):
 
 @encoder
 def test_the_first_vector_depends_on_the_first_token_only(stage):
-    tokens = tokens_of(SMALL)
+    tokens = tokens_of(ONE_LAYER)
     with torch.no_grad():
         check(
-            stage, lambda m: make_encoder(m, SMALL)(tokens)[:, :1], their_output(SMALL, tokens[:, :1]),
+            stage, lambda m: make_encoder(m, ONE_LAYER)(tokens)[:, :1], their_output(ONE_LAYER, tokens[:, :1]),
             "CLIPTextEncoder(config)(tokens)[:, :1]", tolerance=1e-9,
             hint="the causal mask: token 0 sees only itself, in every layer.",
         )
@@ -781,7 +806,7 @@ def test_the_encoder_has_the_dtype_of_its_parameters(stage, dtype):
         stage, lambda m: make_encoder(m, ONE_LAYER).to(dtype)(tokens).detach(),
         their_output(ONE_LAYER, tokens).to(dtype),
         f"CLIPTextEncoder(config).to({dtype})(tokens)",
-        tolerance=4 * torch.finfo(dtype).eps,  # weights and every layer's result are rounded
+        tolerance=10 * torch.finfo(dtype).eps,  # weights and results of all layers are rounded: 1 to 2 in all
         hint="causal_mask gives float32: bring it to the dtype of x.",
     )
 

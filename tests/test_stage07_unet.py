@@ -619,6 +619,7 @@ def test_unet_shape(stage, config):
     check(
         stage, lambda m: tuple(make_unet(m, config)(*inputs).shape), wanted,
         f"the shape of UNet({text_of(config)})(latents, timesteps, context)",
+        explain=explain_unet(config, inputs),
         hint="each level up takes as many of the newest skips as it has residual blocks, and then they are gone.",
     )
 
@@ -693,7 +694,8 @@ def test_unet_keeps_the_dtype(stage, dtype):
             lambda m: make_unet(m, ONE_BLOCK).to(dtype)(latents.to(dtype), timesteps.long(), context.to(dtype)),
             their_unet(ONE_BLOCK, latents, timesteps, context).to(dtype),
             f"UNet(config).to({dtype})(latents, timesteps, context) with int64 timesteps",
-            tolerance=300 * torch.finfo(dtype).eps, hint="the result has the dtype of latents and parameters.",
+            tolerance=15 * torch.finfo(dtype).eps,  # weights and results of all layers are rounded: 1 to 3 in all
+            hint="the result has the dtype of latents and parameters.",
         )
 
 
