@@ -7,13 +7,15 @@ MISTAKES = [
         "variance-divided-by-n-minus-1",
         "unbiased=False",
         "unbiased=True",
-        "the variance divides by n - 1. torch's var and std do that unless told otherwise; a normalisation divides by n.",
+        "the variance divides by n - 1. torch's var and std do that unless told otherwise; a normalisation divides by "
+        "n.",
     ),
     Mistake(
         "eps-outside-the-root",
         "torch.sqrt(variance + eps)",
         "(torch.sqrt(variance) + eps)",
-        "eps is added to the standard deviation, after the square root. It belongs to the variance, inside of the root.",
+        "eps is added to the standard deviation, after the square root. It belongs to the variance, inside of the "
+        "root.",
     ),
     Mistake(
         "eps-forgotten",
@@ -81,7 +83,8 @@ MISTAKES = [
         "instance-norm",
         "groups = precise.reshape(batch, num_groups, -1)",
         "groups = precise.reshape(batch, channels, -1)",
-        "every channel is normalised alone. That is instance norm; here the channels of a group share mean and variance.",
+        "every channel is normalised alone. That is instance norm; here the channels of a group share mean and "
+        "variance.",
     ),
     Mistake(
         "one-group",
@@ -198,7 +201,8 @@ MISTAKES = [
         "weight-per-column",
         "normalised * weight.reshape(per_channel)",
         "normalised * weight",
-        "the weight is multiplied as it is. Broadcasting lines it up with the last dimension, the columns of the picture.",
+        "the weight is multiplied as it is. Broadcasting lines it up with the last dimension, the columns of the "
+        "picture.",
     ),
     Mistake(
         "bias-per-column",
@@ -232,7 +236,8 @@ MISTAKES = [
         """\
     mean = groups.mean(dim=-1, keepdim=True).detach()
     variance = groups.var(dim=-1, keepdim=True, unbiased=False).detach()""",
-        "mean and variance are treated as constants in the gradient. They depend on x, so the gradient flows through them.",
+        "mean and variance are treated as constants in the gradient. They depend on x, so the gradient flows through "
+        "them.",
     ),
     Mistake(
         "default-eps-of-the-function",

@@ -176,7 +176,8 @@ MISTAKES = [
         "heads-joined-without-transpose",
         "mixed.transpose(1, 2).flatten(2)",
         "mixed.reshape(x.shape)",
-        "the heads are joined without transposing back. (batch, heads, tokens, d) has to become (batch, tokens, heads, d) "
+        "the heads are joined without transposing back. (batch, heads, tokens, d) has to become (batch, "
+        "tokens, heads, d) "
         "before heads and d merge.",
     ),
     Mistake(
@@ -257,7 +258,8 @@ MISTAKES = [
         "pixels-reshaped-to-tokens",
         "tokens = image_to_tokens(self.norm(x))",
         "tokens = self.norm(x).reshape(x.shape[0], -1, x.shape[1])",
-        "the picture is reshaped straight to (batch, pixels, channels). A token is then a piece of a channel, not a pixel.",
+        "the picture is reshaped straight to (batch, pixels, channels). A token is then a piece of a channel, not a "
+        "pixel.",
     ),
     Mistake(
         "tokens-reshaped-to-pixels",
@@ -269,7 +271,8 @@ MISTAKES = [
         "height-and-width-exchanged",
         "return x + tokens_to_image(self.attention(tokens), height, width)",
         "return x + tokens_to_image(self.attention(tokens), width, height).transpose(-2, -1)",
-        "height and width change places on the way back. In pictures that are not square, all rows break in the wrong place.",
+        "height and width change places on the way back. In pictures that are not square, all rows break in the wrong "
+        "place.",
     ),
     Mistake(
         "pixel-attention-without-shortcut",
@@ -421,7 +424,8 @@ MISTAKES = [
         x = self.norm2(x + self.cross_attention(x, context))
         x = self.norm3(x + self.feed_forward(x))
 """,
-        "the block normalises after each sum. That is the post-norm of the first transformers; here the norm comes before "
+        "the block normalises after each sum. That is the post-norm of the first transformers; here the norm "
+        "comes before "
         "each part, and the direct path stays free.",
     ),
     Mistake(
@@ -523,7 +527,8 @@ MISTAKES = [
         "spatial-without-shortcut",
         "return x + self.proj_out(tokens_to_image(tokens, height, width))",
         "return self.proj_out(tokens_to_image(tokens, height, width))",
-        "the spatial transformer does not add x. The block inside has its own shortcuts, and there is one around it all.",
+        "the spatial transformer does not add x. The block inside has its own shortcuts, and there is one around it "
+        "all.",
     ),
     Mistake(
         "spatial-shortcut-from-the-normalised-input",
@@ -541,7 +546,8 @@ MISTAKES = [
         "spatial-pixels-reshaped-to-tokens",
         "image_to_tokens(self.proj_in(self.norm(x)))",
         "self.proj_in(self.norm(x)).reshape(x.shape[0], -1, x.shape[1])",
-        "the spatial transformer reshapes the picture straight to (batch, pixels, channels). A token is then a piece of a "
+        "the spatial transformer reshapes the picture straight to (batch, pixels, channels). A token is then "
+        "a piece of a "
         "channel, not a pixel.",
     ),
     Mistake(

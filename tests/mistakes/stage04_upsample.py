@@ -50,7 +50,8 @@ MISTAKES = [
     Mistake(
         "zeros-between",
         REPEATED,
-        "nn.functional.pad(x[..., None, :, None], (0, scale - 1, 0, 0, 0, scale - 1)).permute(0, 1, 3, 2, 4, 5).flatten(4)"
+        "nn.functional.pad(x[..., None, :, None], (0, scale - 1, 0, 0, 0, scale - 1)).permute(0, 1, 3, 2, 4, "
+        "5).flatten(4)"
         ".flatten(2, 3)",
         "zeros fill the squares. Every pixel of a square has the value of the one it came from.",
     ),
@@ -206,7 +207,8 @@ MISTAKES = [
         return self.conv(x)""",
         """\
             x = nn.functional.pad(x, (0, 1, 0, 1))  # left, right, top, bottom
-        return nn.functional.conv2d(x, self.conv.weight, self.conv.bias, padding=self.conv.padding)[:, :, 1::2, 1::2]""",
+        full = nn.functional.conv2d(x, self.conv.weight, self.conv.bias, padding=self.conv.padding)
+        return full[:, :, 1::2, 1::2]""",
         "the convolution runs at full resolution and every second pixel is kept, starting with the wrong one.",
     ),
     Mistake(

@@ -105,7 +105,8 @@ MISTAKES = [
         "decoder-channels-not-reversed",
         "channels = config.channels[::-1]",
         "channels = config.channels",
-        "the decoder goes through the channels in the encoder's order. It starts at the lowest resolution, with the last.",
+        "the decoder goes through the channels in the encoder's order. It starts at the lowest resolution, with the "
+        "last.",
     ),
     Mistake(
         "decoder-levels-all-upsampled",

@@ -482,7 +482,8 @@ MISTAKES = [
         "embedding-scaled",
         "self.token_embedding(tokens) +",
         "self.token_embedding(tokens) * self.token_embedding.embedding_dim**0.5 +",
-        "the token embedding is multiplied by the square root of its width. The first transformer did that; CLIP does not.",
+        "the token embedding is multiplied by the square root of its width. The first transformer did that; CLIP does "
+        "not.",
     ),
     Mistake(
         "all-positions-always",

@@ -179,7 +179,8 @@ MISTAKES = [
         "roots-in-the-dtype-of-the-latents",
         "sigma = torch.sqrt(1.0 - abar).to(device=original.device, dtype=original.dtype)",
         "sigma = torch.sqrt(1.0 - abar.to(device=original.device, dtype=original.dtype))",
-        "abar is converted before 1 - abar is taken. Near abar = 1 that difference has no digits left in half precision.",
+        "abar is converted before 1 - abar is taken. Near abar = 1 that difference has no digits left in half "
+        "precision.",
     ),
     Mistake(
         "guess-adds-the-noise",
@@ -367,7 +368,8 @@ MISTAKES = [
         "ddim-sigma-not-subtracted",
         DDIM_RESULT,
         "math.sqrt(abar_next) * original + math.sqrt(1.0 - abar_next) * predicted_noise",
-        "with eta above 0, the predicted noise is not lessened. Both kinds of noise together have a variance of 1 - abar_next.",
+        "with eta above 0, the predicted noise is not lessened. Both kinds of noise together have a variance of 1 - "
+        "abar_next.",
     ),
     Mistake(
         "ddim-sigma-not-squared",

@@ -10,7 +10,8 @@ MISTAKES = [
         "guidance-from-the-conditional",
         GUIDANCE,
         "return conditional + scale * (conditional - unconditional)",
-        "guidance starts from the prompt's answer. It starts from the other one, so scale 1 gives the prompt's own answer.",
+        "guidance starts from the prompt's answer. It starts from the other one, so scale 1 gives the prompt's own "
+        "answer.",
     ),
     Mistake(
         "guidance-backwards",
@@ -40,7 +41,8 @@ MISTAKES = [
         "guidance-scale-off-by-one",
         GUIDANCE,
         "return unconditional + (scale + 1.0) * (conditional - unconditional)",
-        "the scale counts from the prompt's own answer. The paper writes it that way; here 1 is the model's own opinion.",
+        "the scale counts from the prompt's own answer. The paper writes it that way; here 1 is the model's own "
+        "opinion.",
         like=("guidance-from-the-conditional",),
     ),
     Mistake(
@@ -53,7 +55,8 @@ MISTAKES = [
         "halves-exchanged",
         "contexts = torch.cat([negative_context, context]) if guided else context",
         "contexts = torch.cat([context, negative_context]) if guided else context",
-        "the prompt goes into the first half of the batch but is read from the second. The guidance then leads away from "
+        "the prompt goes into the first half of the batch but is read from the second. The guidance then "
+        "leads away from "
         "the prompt.",
         like=("answers-exchanged",),
     ),
@@ -576,7 +579,8 @@ MISTAKES = [
         "inpaint-mask-by-maximum",
         "mask = mask[:, :, :: model.vae.factor, :: model.vae.factor].to(",
         "mask = torch.nn.functional.max_pool2d(mask, model.vae.factor).to(",
-        "a square of 8x8 pixels is repainted if any of its pixels is. The latents' mask takes the top left pixel of each.",
+        "a square of 8x8 pixels is repainted if any of its pixels is. The latents' mask takes the top left pixel of "
+        "each.",
     ),
     Mistake(
         "inpaint-mask-from-the-middle",

@@ -78,14 +78,16 @@ MISTAKES = [
         "decoder-levels-not-reversed",
         'f"decoder.levels.{last - int(found[1])}.residuals.{found[2]}."',
         'f"decoder.levels.{found[1]}.residuals.{found[2]}."',
-        "the decoder's blocks keep their level's number. CompVis counts the levels from the picture down; ours are in the "
+        "the decoder's blocks keep their level's number. CompVis counts the levels from the picture down; "
+        "ours are in the "
         "order in which they run.",
     ),
     Mistake(
         "decoder-upsamples-not-reversed",
         'f"decoder.levels.{last - int(found[1])}.resize.{found[2]}"',
         'f"decoder.levels.{found[1]}.resize.{found[2]}"',
-        "the decoder's upsampling convolutions keep their level's number. CompVis counts the levels from the picture down.",
+        "the decoder's upsampling convolutions keep their level's number. CompVis counts the levels from the picture "
+        "down.",
     ),
     Mistake(
         "decoder-levels-off-by-one",
@@ -199,7 +201,8 @@ MISTAKES = [
         "all-1x1-convolutions-flattened",
         'if ".attn_1." in name and tensor.ndim == 4:',
         "if tensor.ndim == 4 and tensor.shape[-2:] == (1, 1):",
-        "every 1x1 convolution becomes a linear layer. Only those of the attention do; quant_conv and the shortcuts stay.",
+        "every 1x1 convolution becomes a linear layer. Only those of the attention do; quant_conv and the shortcuts "
+        "stay.",
     ),
     Mistake(
         "linear-attention-refused",
@@ -277,7 +280,8 @@ MISTAKES = [
     ),
     Mistake(
         "two-blocks-per-level",
-        'period = min(int(found[1]) for name in state_dict if (found := re.match(r"input_blocks\\.(\\d+)\\.0\\.op\\.", name)))',
+        'period = min(int(found[1]) for name in state_dict if (found := '
+        're.match(r"input_blocks\\.(\\d+)\\.0\\.op\\.", name)))',
         "period = 3",
         "every level is taken to have two blocks. The first downsampling tells how many there are.",
     ),
@@ -319,7 +323,8 @@ MISTAKES = [
         'int(found[2]) - (side == "down"), period)\n            '
         'last = max(int(m[1]) for key in state_dict if (m := re.match(r"output_blocks\\.(\\d+)", key))) // period\n'
         '            level = last - level if side == "up" else level',
-        "the U-Net's levels on the way up are turned round. Both CompVis and we number them in the order in which they run.",
+        "the U-Net's levels on the way up are turned round. Both CompVis and we number them in the order in which "
+        "they run.",
     ),
     Mistake(
         "level-and-index-exchanged",
@@ -367,7 +372,8 @@ MISTAKES = [
         "missing-tensors-ignored",
         'problems = [f"missing {name}" for name in wanted if name not in state_dict]',
         "problems = []",
-        "a parameter without a tensor is passed over in silence. It keeps its random numbers, and the pictures are mush.",
+        "a parameter without a tensor is passed over in silence. It keeps its random numbers, and the pictures are "
+        "mush.",
     ),
     Mistake(
         "unexpected-tensors-ignored",

@@ -17,7 +17,10 @@ class UpBlock(nn.Module):
         )
         count = n + 1 if config.attention[level] else 0
         self.transformers = nn.ModuleList(
-            [SpatialTransformer(width, config.num_heads, config.context_channels, config.num_groups) for _ in range(count)]
+            [
+                SpatialTransformer(width, config.num_heads, config.context_channels, config.num_groups)
+                for _ in range(count)
+            ]
         )
         self.upsample = Upsample(width) if level > 0 else None
 

@@ -1,4 +1,4 @@
-"""A mask row by row; padding by slicing a longer row; a sequence of layers."""
+"""A mask row by row; padding by slicing a longer row; a layer written out inside of the encoder."""
 
 
 class Tokenizer(Tokenizer):
@@ -10,7 +10,7 @@ class Tokenizer(Tokenizer):
     def __call__(self, prompts):
         if type(prompts) is str:
             return torch.LongTensor([self.row(prompts)])
-        return torch.stack([torch.LongTensor(self.row(prompt)) for prompt in prompts])
+        return torch.LongTensor([self.row(prompt) for prompt in prompts]).reshape(-1, self.max_length)
 
 
 def causal_mask(length):
