@@ -28,9 +28,9 @@ def words(studio: Studio) -> Page:
         cells[f"{name}  {share}"] = overlay(picture, weights)
     return Page(
         "Which words do pixels attend to?",
-        "Bright: pixels that take much from this token (each map has its own scale; the number is the token's share "
-        f"of all attention). Each pixel spreads a weight of 1 over {len(merged)} tokens; what it does not want from "
-        "any word goes to the marks at the beginning and at the end.",
+        "Bright: pixels that take much from this token (each map has its own scale; the number is its share of all "
+        "weight). Words gather where the thing is drawn, and so do those behind them, whose vectors have seen them; "
+        f"the {len(merged) - len(tokens)} tokens of padding have seen the whole prompt, and take {share} together.",
         labelled_figure(cells, columns=4, cell=CELL),
     )
 

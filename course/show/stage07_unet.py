@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -47,15 +48,18 @@ def switched(studio: Studio) -> Page:
         parts[f"no skips, level {level}"] = ["skips", level]
     parts |= {"no middle block": ["middle"], "no cross-attention": ["cross_attention"]}
     parts |= {"no self-attention": ["self_attention"], "no timestep": ["time"]}
-    pictures = {}
+    pictures, whole = {}, None
     for name, part in parts.items():
         with without(studio, unet, *part):
-            pictures[name] = studio.arrays(studio.draw(PROMPT, seed=1, steps=min(studio.steps, MOST_STEPS)))[0]
+            picture = studio.arrays(studio.draw(PROMPT, seed=1, steps=min(studio.steps, MOST_STEPS)))[0]
+        whole = picture if whole is None else whole
+        change = numpy.abs(picture.astype(float) - whole).mean() / 255
+        pictures[f"{name}: {change:.0%}" if part else name] = picture
     return Page(
         "What does each skip connection carry, and what is missing when a part is switched off?",
-        f"'{PROMPT}', always from the same noise. Level 0 is the finest: its skips carry what must be put on the "
-        "right pixel, noise included; deeper ones carry larger shapes. Without cross-attention the prompt is not "
-        "heard; without the timestep the network does not know how much noise to expect.",
+        f"'{PROMPT}', always from the same noise; numbers: how far pixels move on average. Level 0 is the finest: its "
+        "skips carry the noise itself, pixel by pixel. Without cross-attention the prompt is not heard; without the "
+        "timestep the network does not know how much noise to look for. What moves little is hardly needed here.",
         labelled_figure(pictures, columns=4),
     )
 

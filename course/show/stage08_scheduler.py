@@ -51,10 +51,13 @@ def steps(studio: Studio) -> Page:
         images, walks[count] = studio.walk(PROMPT, steps=count)
         pictures.extend(studio.arrays(images))
     longest = walks[COUNTS[-1]]
+    pictures = studio.decode(longest[0].original) + pictures
     moves = [float((b.original - a.original).norm() / a.original.norm()) for a, b in zip(longest, longest[1:])]
     figure = new_figure(height=3.5)
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.9, 1.5])
-    grid(top.subplots(), [pictures], [], [f"{count} step{'s' * (count > 1)}" for count in COUNTS])
+    names = [f"first guess\nof {COUNTS[-1]}"]
+    names += [f"{count} step{'s' * (count > 1)}\nfrom t = {walks[count][0].timestep}" for count in COUNTS]
+    grid(top.subplots(), [pictures], [], names)
     axes = bottom.subplots()
     axes.bar(range(2, len(moves) + 2), moves, color="0.5")
     axes.set_xlabel(f"step of {COUNTS[-1]}", fontsize=8)
@@ -77,9 +80,9 @@ def jumping(studio: Studio) -> Page:
     pictures = [[row[i] for i in shown] for row in rows]
     return Page(
         "What does jumping with fresh noise instead of the predicted noise give?",
-        "The predicted noise leads back to the same path, so the guess only becomes sharper. Fresh noise throws away "
-        "all that the guess had not settled: from step to step the picture is made up anew around what is already "
-        "certain.",
+        "The predicted noise leads back to the same path, so what a guess has found stays. With fresh noise the "
+        "picture wanders and becomes smoother: detail that one guess made up is hidden from the next by noise that "
+        "knows nothing of it.",
         grid_figure(pictures, ["predicted\nnoise", "fresh\nnoise"], [f"guess {i + 1}" for i in shown]),
     )
 

@@ -65,8 +65,8 @@ def strength(studio: Studio) -> Page:
 @torch.no_grad()
 def negative(studio: Studio) -> Page:
     """The same seeds with and without a negative prompt."""
-    prompt = "a house in the snow"
-    words = ("", "red", "night", "a house")
+    prompt = "a red house"
+    words = ("", "at night", "in the snow", "in the desert by day")
     columns = [studio.arrays(studio.draw([prompt] * 3, seed=10, negative=text)) for text in words]
     names = [f"negative: '{text}'" if text else "none" for text in words]
     return Page(

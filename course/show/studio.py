@@ -60,7 +60,12 @@ class Studio:
         return self.blocks[9].encode_prompts(self.model, [prompt])
 
     def draw(
-        self, prompts: str | Sequence[str], seed: int = 0, steps: int | None = None, scale: float = SCALE, model: Any = None,
+        self,
+        prompts: str | Sequence[str],
+        seed: int = 0,
+        steps: int | None = None,
+        scale: float = SCALE,
+        model: Any = None,
         **others: Any,
     ) -> Tensor:
         """Pictures in [-1, 1] for one prompt or several, by text_to_image of stage 9."""
