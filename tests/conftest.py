@@ -234,8 +234,18 @@ def explanation(path: Path, error: BaseException) -> str:
     lines += [""] if shown else []
     for frame in shown[-5:]:
         lines += [f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}", f"    {frame.line}"]
-    lines = [*diagnosis.sentences(error), *lines, *notes(error)]
+    lines = [*diagnosed(error), *lines, *notes(error)]
     return re.sub(r"blocks_\d+\.", "", "\n".join(lines))  # the assembled package's name
+
+
+def diagnosed(error: BaseException) -> list[str]:
+    """The name of the mistake, for the first failures of a run; it takes a second or two each."""
+    global _left_to_diagnose
+    _left_to_diagnose -= 1
+    return diagnosis.sentences(error) if _left_to_diagnose >= 0 else []
+
+
+_left_to_diagnose = 3
 
 
 def own_message(error: BaseException) -> str:
