@@ -252,12 +252,6 @@ def test_white_space(stage, text):
 
 
 @tokenize
-@pytest.mark.parametrize("text", ["a\x1cb", "a\u200bb", "\ufeffa", "a\x00b"])
-def test_what_cannot_be_seen_need_not_be_white_space(stage, text):
-    check_tokens(stage, text, hint="leave it to self.clean and WORD to say what is white space; str.split differs.")
-
-
-@tokenize
 @pytest.mark.parametrize("text", ["cat,", "house!!!", "(masterpiece:1.2)", "a.b", "-- a --", "f/1.8"])
 def test_punctuation_is_a_word_of_its_own(stage, text):
     check_tokens(stage, text, hint="let WORD find the words; splitting at blanks leaves the comma at the cat.")
@@ -285,6 +279,12 @@ def test_letters_beyond_ascii_are_spelled_in_bytes(stage, text):
 @pytest.mark.parametrize("text", ["🏠", "a 🌲 and a 🐈", "🔥🔥", "👩‍🚀", "❤️"])
 def test_emoji_are_spelled_in_bytes(stage, text):
     check_tokens(stage, text, hint="an emoji is four bytes of UTF-8; some are several characters.")
+
+
+@tokenize
+@pytest.mark.parametrize("text", ["a\x1cb", "a\u200bb", "\ufeffa", "a\x00b"])
+def test_what_cannot_be_seen_need_not_be_white_space(stage, text):
+    check_tokens(stage, text, hint="leave it to self.clean and WORD to say what is white space; str.split differs.")
 
 
 @tokenize
@@ -356,15 +356,6 @@ def test_a_prompt_without_a_list(stage):
     check(
         stage, lambda m: make_tokenizer(m)(prompt), their_rows([prompt]), "Tokenizer(vocab, merges)('a red house')",
         hint="one prompt is one row: (1, 77). A str is a sequence too, of its characters.",
-    )
-
-
-@rows
-@pytest.mark.parametrize("prompts", [[], ()], ids=["list", "tuple"])
-def test_no_prompts(stage, prompts):
-    check(
-        stage, lambda m: make_tokenizer(m)(prompts).numel(), 0, f"Tokenizer(vocab, merges)({prompts}).numel()",
-        hint="no prompts, no rows.",
     )
 
 
@@ -597,7 +588,7 @@ def test_the_mask_reaches_the_attention(stage):
     with torch.no_grad():
         check(
             stage, lambda m: make_layer(m, SMALL)(x, causal(5))[:, :1], TheirLayer(SMALL)(x[:, :1], no_mask(1)),
-            "CLIPLayer(config)(x, causal_mask)[:, :1]",
+            "CLIPLayer(config)(x, causal_mask)[:, :1]", tolerance=ROUGH,
             hint="the first token sees only itself: is the mask passed on, and as the mask (not as the context)?",
         )
 
@@ -610,7 +601,8 @@ def test_the_mask_is_the_one_given(stage):
         check(
             stage, lambda m: make_layer(m, SMALL)(x, numbers), TheirLayer(SMALL)(x, numbers),
             "CLIPLayer(config)(x, mask) with a mask of ordinary numbers and a few -inf",
-            inputs={"x": x, "mask": numbers}, hint="the layer takes the mask as it comes and makes none of its own.",
+            inputs={"x": x, "mask": numbers}, tolerance=ROUGH,
+            hint="the layer takes the mask as it comes and makes none of its own.",
         )
 
 
@@ -763,7 +755,7 @@ def test_the_first_vector_depends_on_the_first_token_only(stage):
 def test_all_vectors_of_real_prompts(stage):
     check_encoder(
         stage, SMALL, prompts_of(SMALL), "CLIPTextEncoder(config)(tokens) with three padded prompts",
-        hint="all 77 rows count. Padding is not masked and not treated in any other way.",
+        hint="every layer in turn, with the mask. All 77 rows count: the padding is not masked.",
     )
 
 
