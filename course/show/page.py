@@ -39,7 +39,7 @@ def new_figure(height: float) -> Figure:
 def write(page: Page, notes: Sequence[str], path: Path) -> None:
     """Draws the page into a PNG file, with its notes (whose blocks, which weights) in small print at the bottom."""
     title = textwrap.fill(page.title, 90)
-    caption = textwrap.fill(page.caption, 130)
+    caption = textwrap.fill(page.caption, 125)
     small = "\n".join(textwrap.fill(note, 150) for note in notes)
     above = 0.15 + 0.25 * len(title.splitlines())
     small_height = 0.1 + 0.15 * len(small.splitlines())

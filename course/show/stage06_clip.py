@@ -47,7 +47,7 @@ def prompts(studio: Studio) -> Page:
         right.text(0, i, f"{i + 1:2}  " + " | ".join(tokens), va="center", fontsize=8.5, family="monospace")
     return Page(
         "What does the U-Net get to read?",
-        "Not letters but vectors, close to each other where prompts describe alike pictures (1 means the same "
+        "Not letters but vectors, close to each other where prompts describe similar pictures (1 means the same "
         "direction). Right: the tokens; a word that the vocabulary lacks is spelled in pieces.",
         figure,
     )

@@ -65,9 +65,9 @@ def steps(studio: Studio) -> Page:
     early = sum(moves[: len(moves) // 3]) / max(sum(moves), 1e-12)
     return Page(
         "What do 1, 2, 5, 10, 25 and 50 steps look like, and where does the picture change most?",
-        "One step is one guess: the average of everything that the noise could become. Each further step may correct "
-        f"it. {early:.0%} of all change of the guess falls into the first third of the {COUNTS[-1]} steps (DDIM, "
-        f"'{PROMPT}').",
+        "A single guess from pure noise is an average of all that it could become; each step corrects the guess "
+        f"before it. {early:.0%} of all change falls into the first third of {COUNTS[-1]} steps. One step alone "
+        f"stands at t = 1, where hardly any noise is looked for (DDIM, '{PROMPT}').",
         figure,
     )
 
