@@ -14,9 +14,11 @@ def remap_vae(state_dict):
         (r"\.mid\.attn_1\.proj_out", ".middle.attention.attention.to_out"),
         (r"nin_shortcut", "shortcut"),
     ]
+    block = r"(norm1|norm2|conv1|conv2|shortcut)"
     known = re.compile(
-        r"(encoder|decoder)\.(conv_in|conv_out|norm_out)\.|(post_)?quant_conv\.|(encoder|decoder)\.middle\.|"
-        r"(encoder|decoder)\.levels\.\d+\.(residuals\.\d+\.(norm1|norm2|conv1|conv2|shortcut)\.|resize\.conv\.)"
+        r"(post_)?quant_conv\.|(encoder|decoder)\.(conv_in|conv_out|norm_out|"
+        rf"middle\.residual[12]\.{block}|middle\.attention\.(norm|attention\.to_(q|k|v|out))|"
+        rf"levels\.\d+\.residuals\.\d+\.{block}|levels\.\d+\.resize\.conv)\."
     )
     result = {}
     for old, tensor in state_dict.items():
