@@ -185,7 +185,7 @@ def filled(entries: Entries, seed: int) -> dict[str, Tensor]:
     for name, shape in entries:
         values = torch.randn(shape, generator=generator)
         if len(shape) > 1:
-            values = values / float(torch.Size(shape[1:]).numel()) ** 0.5
+            values /= float(torch.Size(shape[1:]).numel()) ** 0.5
         elif name.endswith("weight"):
             values = 1.0 + 0.3 * values
         else:

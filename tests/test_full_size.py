@@ -17,7 +17,7 @@ from support import check, rand
 
 pytestmark = [pytest.mark.slow, pytest.mark.limit(600)]
 
-TOLERANCE = 1e-5  # float32 through up to 60 blocks; measured: 2e-6
+TOLERANCE = 1e-5  # float32 through up to 60 blocks; measured: 3e-6
 CONFIGS = {"unet": UNetConfig(), "vae": VAEConfig(), "clip": CLIPConfig()}
 ENTRIES = {"unet": compvis.unet_entries, "vae": compvis.vae_entries, "clip": compvis.clip_entries}
 PREFIXES = {"unet": compvis.UNET, "vae": compvis.VAE, "clip": compvis.CLIP}
