@@ -110,7 +110,7 @@ def test_text_encoder(blocks):
 
 
 def test_load_weights(blocks):
-    """The copying way, with the smallest of the three, from half precision and with the table of positions beside it."""
+    """The copying way, from half precision and with the table of positions beside the weights."""
     tensors = {name: t.half() for name, t in compvis.filled(compvis.clip_entries(CONFIGS["clip"]), seed=1).items()}
     file = {compvis.CLIP + name: tensor for name, tensor in tensors.items()}
     file[compvis.CLIP + "text_model.embeddings.position_ids"] = torch.arange(77)[None]
