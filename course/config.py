@@ -59,6 +59,7 @@ class ModelConfig:
     clip: CLIPConfig = field(default_factory=CLIPConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     image_size: int = 512  # height and width, in pixels, of the pictures that the model was trained on
+    guidance_scale: float = 7.5  # the one that suits the model if none is asked for
 
     @classmethod
     def from_json(cls, path: str | Path) -> "ModelConfig":
@@ -75,6 +76,7 @@ class ModelConfig:
                 clip=_read(CLIPConfig, data.get("clip", {})),
                 unet=_read(UNetConfig, data.get("unet", {})),
                 image_size=data.get("image_size", 512),
+                guidance_scale=data.get("guidance_scale", 7.5),
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is not a model config: {error}") from None
@@ -100,4 +102,5 @@ def tiny_config(vocab_size: int = 1024) -> ModelConfig:
             context_channels=128, num_groups=16,
         ),
         image_size=128,
+        guidance_scale=4.0,
     )

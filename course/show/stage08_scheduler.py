@@ -3,7 +3,7 @@
 import torch
 
 from course.show.page import Page, grid, grid_figure, new_figure
-from course.show.studio import PROMPT, SCALE, Studio
+from course.show.studio import PROMPT, Studio
 
 SHOWN = (0, 100, 200, 300, 400, 500, 600, 800, 999)
 COUNTS = (1, 2, 5, 10, 25, 50)
@@ -95,7 +95,7 @@ def jump(studio: Studio, fresh: bool, count: int) -> list:
     generator = torch.Generator().manual_seed(5)
     latents, guesses = studio.noise(0), []
     for timestep, following in zip(timesteps, [*timesteps[1:], 0]):
-        noise = sampler.predict_noise(model.unet, latents, timestep, *contexts, SCALE)
+        noise = sampler.predict_noise(model.unet, latents, timestep, *contexts, studio.opened.config.guidance_scale)
         guesses.append(model.schedule.predict_original(latents, noise, timestep))
         if fresh:
             noise = sampler.draw_noise(latents, generator)

@@ -16,7 +16,6 @@ from course.assemble import Blocks
 from course.stages import STAGES, Stage, short_path
 
 PROMPT = "a red house in the snow at night"
-SCALE = 7.5
 
 
 @dataclass
@@ -64,11 +63,12 @@ class Studio:
         prompts: str | Sequence[str],
         seed: int = 0,
         steps: int | None = None,
-        scale: float = SCALE,
+        scale: float | None = None,
         model: Any = None,
         **others: Any,
     ) -> Tensor:
         """Pictures in [-1, 1] for one prompt or several, by text_to_image of stage 9."""
+        scale = self.opened.config.guidance_scale if scale is None else scale
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         noise = self.noise(seed, len(prompts))
         negative = others.pop("negative", "")
