@@ -4,13 +4,14 @@ The stage files import each other relatively (`from .stage01_group_norm import G
 fresh package, they find whichever version of the earlier stage that package was given.
 """
 
+import functools
 import itertools
 import linecache
 import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from course.stages import SOLUTIONS, STAGES, Stage, find_stage, short_path
 from course.stubs import todo
@@ -73,7 +74,7 @@ class Blocks:
         module.__package__ = self.package
         sys.modules[module.__name__] = module
         try:
-            exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
+            exec(_compiled(source, filename), module.__dict__)
         except BaseException as error:
             del sys.modules[module.__name__]
             if not isinstance(error, Exception) or _is_to_do(error):
@@ -143,6 +144,11 @@ def stage_to_do(stage: Stage) -> list[str]:
         raise StageError(_cause(error, str(stage.exercise), "")) from error
     except OSError as error:
         raise StageError(_missing(stage.exercise)) from error
+
+
+@functools.lru_cache(maxsize=100)
+def _compiled(source: str, filename: str) -> CodeType:
+    return compile(source, filename, "exec", dont_inherit=True)
 
 
 def _source(path: Path, override: str | None) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +51,10 @@ class _Body:
     indent: int
 
 
-def stub_text(source: str) -> str:
-    """The learner's version of a solution's source text."""
+def stub_text(source: str, solved: Collection[str] = ()) -> str:
+    """The learner's version of a solution's source text, in which the exercises of these numbers are solved."""
     lines = source.splitlines()
-    for body in reversed(list(_bodies(source))):
+    for body in reversed([body for body in _bodies(source) if body.number not in solved]):
         lines[body.first - 1 : body.last] = _raise_lines(body)
     return "\n".join(lines) + "\n"
 

@@ -202,14 +202,14 @@ def printed(text: str, lines: int = 10) -> str:
     return "\n".join(["", "", "printed:", *(f"    {line}" for line in shown)]) if shown else ""
 
 
-def board_line(verdict: Verdict) -> str:
-    """One line: number, name, state, and what the state rests on."""
+def board_line(verdict: Verdict, failing: str = "") -> str:
+    """One line: number, name, state, and what the state rests on (of a failing stage: `failing`, if given)."""
     stage, state = verdict.stage, verdict.state
     total = verdict.passed + verdict.failed + verdict.to_do
     parts = len(exercises(stage))
     details = {
         DONE: f"{total} tests pass",
-        FAILING: f"{verdict.failed} of {total} tests fail" if total else "cannot be loaded",
+        FAILING: (failing or f"{verdict.failed} of {total} tests fail") if total else "cannot be loaded",
         TO_DO: "" if verdict.untouched else f"{parts - len(verdict.open)} of {parts} exercises written",
         WRITTEN: "no test was run",
     }
