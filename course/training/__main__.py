@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads tha
 PARTS = ("vae", "clip", "unet")
 SHARES = {"vae": 0.45, "clip": 0.05, "unet": 0.5}  # of the minutes for all
 DEFAULT_MINUTES = 60.0
+MOST_PICTURES = 48000
+PICTURES_PER_MINUTE = 800  # drawing and encoding them takes time too
 
 
 def positive(kind: Callable) -> Callable:
@@ -43,7 +45,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                         help="folder of the run (runs/tiny)")
     parser.add_argument("--export", type=Path, help="folder for the model file and what belongs to it (OUT/model)")
     parser.add_argument("--full", action="store_true", help="with untrained: of Stable Diffusion 1.5's size (4 GB)")
-    parser.add_argument("--pictures", type=count, default=48000, help="how many pictures to draw (48000)")
+    parser.add_argument("--pictures", type=count, help=f"to be drawn ({MOST_PICTURES}, fewer if time is short)")
     parser.add_argument("--batch", type=count, help="samples per step and process")
     parser.add_argument("--learning-rate", type=number, help="at its peak")
     parser.add_argument("--seed", type=int, default=0)
@@ -83,9 +85,10 @@ def run(options: argparse.Namespace) -> None:
 
     use_fused_kernels()
     accelerator = make_accelerator()
-    with accelerator.main_process_first():
-        pictures = load_pictures(options.out, options.pictures, config.image_size, options.seed)
     minutes = options.minutes or DEFAULT_MINUTES
+    count = options.pictures or min(MOST_PICTURES, max(64, int(PICTURES_PER_MINUTE * minutes)))
+    with accelerator.main_process_first():
+        pictures = load_pictures(options.out, count, config.image_size, options.seed)
     for name in PARTS if options.part == "all" else (options.part,):
         set_seed(options.seed)  # of the first weights
         if name == "vae":
