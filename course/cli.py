@@ -13,7 +13,7 @@ HELP = """\
 Stable Diffusion from scratch, one failing test at a time.
 
   make generate PROMPT="a red house on a green hill"     draw a picture, with every block that you have finished
-  make test                        where you stand: tests what you have written, then names the next thing to do
+  make test                        tests what you have written, and names the next thing to do
   make test STAGE=3                that stage alone (or STAGE=attention)
   make watch                       the same after each save, in under a second; keys for hints and pictures
   make hint STAGE=3                one more hint each time, three per exercise (or EXERCISE=3.2)
@@ -32,7 +32,8 @@ Stable Diffusion from scratch, one failing test at a time.
   make stubs                       make exercises/ anew out of solutions/
 
 Drawing: NEGATIVE STEPS SCALE SEED SAMPLER WIDTH HEIGHT COUNT INIT STRENGTH MASK EMA CHECKPOINT TOKENIZER DEVICE DTYPE
-COMPILE FILM FROM OUT, and BLOCKS=auto, exercises or solutions; generate --help tells what they mean. Training: PART MINUTES OUT.
+COMPILE FILM FROM OUT, and BLOCKS=auto, exercises or solutions; generate --help tells what they mean.
+Training: PART MINUTES OUT.
 
 The first command makes .venv with pinned versions. PYTHON=python3.12 picks the interpreter, NO_VENV=1 uses it as it is,
 TORCH_INDEX=https://download.pytorch.org/whl/cpu gets the small CPU-only torch, PIP_ARGS=... goes to pip.

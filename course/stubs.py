@@ -101,8 +101,13 @@ def todo(path: Path) -> list[str]:
     return list(to_do_lines(path))
 
 
-def _bodies(source: str) -> Iterator[_Body]:
+@functools.lru_cache(maxsize=100)
+def _bodies(source: str) -> tuple[_Body, ...]:
     """The functions to be written, in the order of the source."""
+    return tuple(_find_bodies(source))
+
+
+def _find_bodies(source: str) -> Iterator[_Body]:
     lines = source.splitlines()
     ends_of_logical_lines = [
         token.start[0]

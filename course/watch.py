@@ -68,7 +68,7 @@ class Watch:
         self.looking = stage is None  # for the first stage that is not done
         self.stage = stage or STAGES[0]
         self.verdicts: dict[int, Verdict] = {}
-        self.tested: dict[int, bytes | None] = {}  # stage number -> the file's content when its tests were last begun
+        self.tested = {stage.number: content(stage) for stage in STAGES}  # what is in the files, as far as is known
         self.first: dict[int, str] = {}  # stage number -> the test that failed last, with which to begin
         self.began = 0.0
 
@@ -80,7 +80,7 @@ class Watch:
         """Reacts to an event. False: quit."""
         kind, value = event
         if kind == "saved":
-            changed = [stage for stage in value if content(stage) != self.tested.get(stage.number)]
+            changed = [stage for stage in value if content(stage) != self.tested[stage.number]]
             if changed:
                 self.looking = False
                 self.run(changed[-1])
@@ -323,15 +323,20 @@ def read_keys(events: queue.Queue[Event]) -> None:
 
 
 def watch_files(events: queue.Queue[Event]) -> None:
-    """Stages whose files were saved, also where that is done by renaming. WATCHFILES_FORCE_POLLING=1 is heeded."""
+    """Stages whose files were perhaps saved, also where that is done by renaming.
+
+    Every second all of them are looked at: some network folders send no notifications, and polling (which
+    WATCHFILES_FORCE_POLLING=1 asks for) takes two saves within a second for one.
+    """
     import watchfiles
 
     stages = {stage.exercise.name: stage for stage in STAGES}
     options = dict(watch_filter=None, step=QUIET, debounce=200, poll_delay_ms=100, recursive=False)
+    options |= dict(rust_timeout=1000, yield_on_timeout=True, raise_interrupt=False)
     for polling in (None, True):
         try:
-            for changes in watchfiles.watch(exercises_folder(), force_polling=polling, raise_interrupt=False, **options):
-                names = {Path(path).name for _, path in changes}
+            for changes in watchfiles.watch(exercises_folder(), force_polling=polling, **options):
+                names = {Path(path).name for _, path in changes} or set(stages)
                 events.put(("saved", [stages[name] for name in sorted(names & set(stages))]))
         except (OSError, RuntimeError) as error:
             if polling:

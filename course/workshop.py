@@ -25,6 +25,7 @@ import pytest
 
 from course import testing
 from course.stages import STAGES, TESTS, Stage, find_stage, short_path
+from course.stubs import exercises, stub_text
 from course.watch import CAN_FORK
 
 MOST_WORKERS = 8
@@ -59,6 +60,7 @@ class Workshop:
         self.run: Run | None = None
         self.problem = ""
         self.warmed: set[int] = set()
+        self.passed: dict[str, str] = {}  # test -> what it saw of the learner's file when it passed
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed and not self.problem:
@@ -107,6 +109,7 @@ class Workshop:
         if verdict.failure is not None or verdict.untouched:
             self.finish()
         elif CAN_FORK:
+            self.run.leave_out(self.passed)
             self.run.fork_workers()
         else:
             self.run.work_alone()
@@ -117,6 +120,7 @@ class Workshop:
         """Says the verdict; then, while nobody waits, gets ready for this stage's next run."""
         run, self.run = self.run, None
         run.end()
+        self.passed |= run.passed
         verdict = {name: value for name, value in vars(run.verdict).items() if name != "stage"}
         self.say(event="verdict", run=run.number, first=run.first, verdict=verdict | {"failing": sorted(run.verdict.failing)})
         if CAN_FORK and run.stage.number not in self.warmed:
@@ -144,12 +148,30 @@ class Run:
     def __init__(self, workshop: Workshop, number: int, stage: Stage, items: list[pytest.Item]):
         self.workshop, self.number, self.stage, self.items = workshop, number, stage, items
         self.verdict = testing.read(stage)
+        self.source = stage.exercise.read_text(encoding="utf-8") if self.verdict.failure is None else ""
+        self.total = len(items)
         self.workers: list[Worker] = []
         self.failures: dict[int, tuple[str, list[str]]] = {}  # index of a test -> its text and its exercises
+        self.passed: dict[str, str] = {}
         self.failing: set[int] = set()  # indices of tests that failed and whose text is to come
         self.first = ""  # the name of the test to begin with next time
         self.deadline = float("inf")
         self.told = 0.0
+
+    def leave_out(self, passed: dict[str, str]) -> None:
+        """Leaves out tests that passed before and see nothing new, as long as the stage has exercises to do."""
+        if not self.verdict.open:
+            return
+        again = [item for item in self.items if passed.get(item.nodeid) != self.text_for(item)]
+        for _ in range(len(self.items) - len(again)):
+            self.verdict.add("passed", "", [])
+        self.items = again
+
+    def text_for(self, item: pytest.Item) -> str:
+        """What a test sees of the learner's file: everything but the bodies of the exercises that come after its own."""
+        numbers = [exercise.number for exercise in exercises(self.stage)]
+        last = max((numbers.index(n) for n in testing.exercise_numbers(item) if n in numbers), default=len(numbers))
+        return stub_text(self.source, numbers[: last + 1])
 
     def fork_workers(self) -> None:
         """Puts the tests in a queue, a pipe that holds their indices, and forks the workers that take them from it."""
@@ -183,9 +205,11 @@ class Run:
             self.deadline = min(self.deadline, time.monotonic() + PATIENCE)
         else:
             self.verdict.add(news["outcome"], "", [])
+            if news["outcome"] == "passed":
+                self.passed[self.items[index].nodeid] = self.text_for(self.items[index])
         if time.monotonic() > self.told + 0.05:
             self.told = time.monotonic()
-            self.say("progress", count=self.verdict.passed + self.verdict.to_do, total=len(self.items))
+            self.say("progress", count=self.verdict.passed + self.verdict.to_do, total=self.total)
 
     def say(self, event: str, **details: Any) -> None:
         self.workshop.say(event=event, run=self.number, **details)
