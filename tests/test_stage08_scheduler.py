@@ -191,6 +191,19 @@ def test_noisy_latents_keep_the_dtype(stage, dtype):
     )
 
 
+@noising
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_little_noise_in_half_precision(stage, dtype):
+    noise, t = rand(2, 4, 3, 5, seed=1, dtype=dtype), torch.tensor([0, 3])
+    sigma = torch.from_numpy(1.0 - ABAR)[t].sqrt().reshape(2, 1, 1, 1)
+    check(
+        stage, lambda m: schedule(m).add_noise(torch.zeros_like(noise), noise, t), (sigma * noise.double()).to(dtype),
+        f"add_noise(zeros, noise, [0, 3]) in {str(dtype).removeprefix('torch.')}",
+        tolerance={torch.float16: 2e-3, torch.bfloat16: 1.5e-2}[dtype],  # a few roundings
+        hint="half precision cannot tell abar_0 from 1: take 1 - abar and its root in float64, then convert.",
+    )
+
+
 @guessing
 def test_right_noise_gives_back_the_original(stage):
     original, noise = rand(2, 4, 3, 5, scale=3.0), rand(2, 4, 3, 5, seed=1)

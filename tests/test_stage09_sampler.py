@@ -557,6 +557,27 @@ def test_encoder_noise_is_passed_on(stage, make, name):
     check(stage, run, encoder_noise, f"the noise that vae.encode gets in {name}(..., encoder_noise=encoder_noise)")
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param("image_to_image", marks=image), pytest.param("inpaint", marks=painting)]
+)
+def test_pictures_are_encoded_in_the_dtype_of_the_context(stage, make, name):
+    mask = () if name == "image_to_image" else (torch.ones(2, 1, 6, 10),)
+
+    def run(module):
+        model, seen = make(module), []
+        model.text_encoder.bfloat16()
+        encode = model.vae.encode
+        model.vae.encode = lambda images, noise=None: seen.append(str(images.dtype)) or encode(images, noise)
+        picture = getattr(module, name)(model, IMAGES, *mask, *TEXTS, NOISE, num_steps=1)
+        return [*seen, str(picture.dtype), str(model.unet.calls[0].latents.dtype)]
+
+    check(
+        stage, run, ["torch.bfloat16", "torch.float32", "torch.bfloat16"],
+        f"dtypes in {name}(...) with bfloat16 networks: [what vae.encode gets, the result, what the U-Net gets]",
+        hint="the networks work in the dtype of the context; the latents in that of the noise.",
+    )
+
+
 @image
 def test_defaults_of_image_to_image(stage, make):
     run = visited_by(lambda m, model, on_step: m.image_to_image(model, IMAGES, *TEXTS, NOISE, on_step=on_step))

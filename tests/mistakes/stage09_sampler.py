@@ -611,4 +611,14 @@ MISTAKES = [
     mask =""",
         "inpaint does not hand encoder_noise to the encoder.",
     ),
+    Mistake(
+        "inpaint-pictures-not-converted",
+        """\
+    original = model.vae.encode(images.to(context.dtype), encoder_noise).to(noise.dtype)
+    mask =""",
+        """\
+    original = model.vae.encode(images, encoder_noise).to(noise.dtype)
+    mask =""",
+        "inpaint encodes the pictures in their own dtype. The networks may have another one.",
+    ),
 ]

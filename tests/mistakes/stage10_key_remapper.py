@@ -205,12 +205,6 @@ MISTAKES = [
         "stay.",
     ),
     Mistake(
-        "linear-attention-refused",
-        'if ".attn_1." in name and tensor.ndim == 4:',
-        'if ".attn_1." in name and name.endswith("weight") and "norm" not in name:',
-        "a weight of the attention is taken to have four dimensions. Some files hold it with two already.",
-    ),
-    Mistake(
         "attention-bias-flattened",
         "tensor = tensor[:, :, 0, 0]",
         "tensor = tensor.flatten()",
