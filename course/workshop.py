@@ -109,7 +109,7 @@ class Workshop:
         if verdict.failure is not None or verdict.untouched:
             self.finish()
         elif CAN_FORK:
-            self.run.leave_out(self.passed)
+            self.run.put_off(self.passed)
             self.run.fork_workers()
         else:
             self.run.work_alone()
@@ -158,14 +158,15 @@ class Run:
         self.deadline = float("inf")
         self.told = 0.0
 
-    def leave_out(self, passed: dict[str, str]) -> None:
-        """Leaves out tests that passed before and see nothing new, as long as the stage has exercises to do."""
-        if not self.verdict.open:
-            return
-        again = [item for item in self.items if passed.get(item.nodeid) != self.text_for(item)]
-        for _ in range(len(self.items) - len(again)):
-            self.verdict.add("passed", "", [])
-        self.items = again
+    def put_off(self, passed: dict[str, str]) -> None:
+        """Puts tests that passed before, and see nothing new, last; as long as the stage has exercises to do, out."""
+        old = [item for item in self.items if passed.get(item.nodeid) == self.text_for(item)]
+        new = [item for item in self.items if item not in old]
+        if self.verdict.open:
+            self.items = new
+            self.verdict.passed += len(old)
+        else:
+            self.items = new + old
 
     def text_for(self, item: pytest.Item) -> str:
         """What a test sees of the learner's file: everything but the bodies of the exercises that come after its own."""

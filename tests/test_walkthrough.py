@@ -187,7 +187,7 @@ def test_every_command_of_make_help(repo):
         code, shown = make(repo, "-n", command)
         assert code == 0 and f" -m course {command}\n" in shown
         terminal = Terminal(repo, sys.executable, "-m", "course", command, "--help")
-        assert re.search(rf"usage: python -m course[ .]{command} ", terminal.until(None)) and terminal.exit_code() == 0
+        assert re.search(rf"usage: python -m course[ .]{command}", terminal.until(None)) and terminal.exit_code() == 0
     handed_over = re.search(r"HANDED_OVER := ((?:.*\\\n)*.*)", makefile)[1].replace("\\\n", " ").split()
     assert set(re.findall(r"\b([A-Z]{2,})=", cli.HELP)) <= {*handed_over, "PYTHON", "NO_VENV", "TORCH_INDEX", "PIP_ARGS"}
     for words, wanted in {"doctor": "ok    Python 3", "stubs": "", "hint EXERCISE=3.2": "level 1 of 3:"}.items():
