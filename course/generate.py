@@ -73,12 +73,12 @@ class Refusal(ValueError):
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 2 refused, 130 stopped."""
     options = parse(arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = settings_from(options)
         out = Path(options.out) if options.out else None
         # Two threads that wait for each other by spinning are slower than one; torch reads this when it is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         return run(settings, out, options.film)
     except KeyboardInterrupt:
         print("\nStopped; nothing half-finished was written.", file=sys.stderr)
@@ -86,6 +86,8 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -32,7 +32,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; PART, MINUTES and OUT of the environment where it says nothing."""
     number, count = positive(float), positive(int)
     parser = argparse.ArgumentParser(
-        prog="python -m course.training",
+        prog="python -m course train",
         description="Trains the small Stable Diffusion from nothing: pictures, VAE, text encoder, U-Net, model file. "
         "Ctrl-C saves; the same command goes on. Several GPUs: accelerate launch -m course.training ...",
     )
