@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -65,7 +66,8 @@ def main(only: Stage | None) -> int:
         files.write_stubs()
         print(f"{'':16s}{'make test':>11s}{'watch: median of':>20s}{'slowest':>10s}{'all right':>11s}")
         watch = Stopwatch(STAGES[0])
-        in_background(watch_files, watch.events)
+        stop = threading.Event()
+        watching = in_background(watch_files, watch.events, stop)
         try:
             for stage in [only] if only else STAGES:
                 times, whole = watch_stage(watch, stage)
@@ -79,7 +81,9 @@ def main(only: Stage | None) -> int:
         except queue.Empty:
             raise RuntimeError(f"No verdict within {PATIENCE} seconds.") from None
         finally:
+            stop.set()
             watch.workshops.close()
+            watching.join(timeout=2)
     return int(bool(slow))
 
 

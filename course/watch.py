@@ -38,17 +38,20 @@ def main(stage: Stage | None) -> int:
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     watch = Watch(stage)
+    stop = threading.Event()
+    files = in_background(watch_files, watch.events, stop)
     try:
         with keys_one_by_one():
             in_background(read_keys, watch.events)
-            in_background(watch_files, watch.events)
             watch.start()
             while watch.handle(watch.events.get()):
                 pass
     except KeyboardInterrupt:
         pass
     finally:
+        stop.set()
         watch.workshops.close()
+        files.join(timeout=2)  # it is not Python alone, and must not be in the middle of something when Python ends
     print()
     return 0
 
@@ -286,8 +289,10 @@ class Workshops:
 # --- keys and files --------------------------------------------------------------------------------------------------
 
 
-def in_background(function: Callable[..., Any], *arguments: Any) -> None:
-    threading.Thread(target=function, args=arguments, daemon=True).start()
+def in_background(function: Callable[..., Any], *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 @contextlib.contextmanager
@@ -322,8 +327,8 @@ def read_keys(events: queue.Queue[Event]) -> None:
             events.put(("key", line[:1]))
 
 
-def watch_files(events: queue.Queue[Event]) -> None:
-    """Stages whose files were perhaps saved, also where that is done by renaming.
+def watch_files(events: queue.Queue[Event], stop: threading.Event) -> None:
+    """Stages whose files were perhaps saved, also where that is done by renaming; until it is to stop.
 
     Every second all of them are looked at: some network folders send no notifications, and polling (which
     WATCHFILES_FORCE_POLLING=1 asks for) takes two saves within a second for one.
@@ -332,12 +337,13 @@ def watch_files(events: queue.Queue[Event]) -> None:
 
     stages = {stage.exercise.name: stage for stage in STAGES}
     options = dict(watch_filter=None, step=QUIET, debounce=200, poll_delay_ms=100, recursive=False)
-    options |= dict(rust_timeout=1000, yield_on_timeout=True, raise_interrupt=False)
+    options |= dict(rust_timeout=1000, yield_on_timeout=True, raise_interrupt=False, stop_event=stop)
     for polling in (None, True):
         try:
             for changes in watchfiles.watch(exercises_folder(), force_polling=polling, **options):
                 names = {Path(path).name for _, path in changes} or set(stages)
                 events.put(("saved", [stages[name] for name in sorted(names & set(stages))]))
+            return
         except (OSError, RuntimeError) as error:
             if polling:
                 events.put(("problem", f"{short_path(exercises_folder())} cannot be watched: {error}"))
