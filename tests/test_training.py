@@ -72,6 +72,19 @@ def test_some_pictures_are_never_trained_on(pictures):
     assert all((one != other).any() for one in seen for other in checked)
 
 
+def test_the_decoder_is_trained_further_and_the_latents_stay(pictures, tmp_path):
+    trained = randomised(VAE(tiny_config().vae))
+    loop.save_weights(tmp_path / "vae.safetensors", trained.state_dict())
+    part = vae.DecoderPart(tiny_config().vae, pictures, tmp_path, torch.device("cpu"), batch=2)
+    loop.train(part, loop.Settings(tmp_path, steps=2), loop.make_accelerator())
+    after = vae.load_vae(tiny_config().vae, tmp_path)
+    kept = {name for name, weight in after.state_dict().items() if torch.equal(weight, trained.state_dict()[name])}
+    assert kept == {name for name in trained.state_dict() if name.startswith(("encoder.", "quant_conv."))}
+    assert unet.encoder_digest(after) == unet.encoder_digest(trained)
+    trained.quant_conv.bias.data[0] += 1.0
+    assert unet.encoder_digest(after) != unet.encoder_digest(trained)
+
+
 # ---- tokenizer
 
 
@@ -324,7 +337,7 @@ def test_diffusers_opens_the_file(tmp_path):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--part", "decoder"], "there is no part 'decoder'"),
+        (["--part", "encoder"], "there is no part 'encoder': choose vae, decoder, clip, unet, all, export or untrained"),
         (["--minutes", "soon"], "positive number"),
         (["--minutes", "-3"], "positive number"),
         (["--steps", "0"], "positive whole number"),

@@ -40,6 +40,7 @@ class Terminal:
         environment |= {"TERM": "xterm", "OMP_NUM_THREADS": "1"} | variables
         self.process, self.screen = pty.fork()
         if self.process == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # in case that the tests run in a shell's background
             os.chdir(folder)
             os.execvpe(command[0], command, environment)
         self.decoder = codecs.getincrementaldecoder("utf-8")()

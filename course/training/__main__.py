@@ -8,8 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not burn the other's time
 
-PARTS = ("vae", "clip", "unet")
-SHARES = {"vae": 0.45, "clip": 0.05, "unet": 0.5}  # of the minutes for all
+SHARES = {"vae": 0.3, "decoder": 0.2, "clip": 0.05, "unet": 0.45}  # of the minutes for all; in this order
 DEFAULT_MINUTES = 60.0
 MOST_PICTURES = 48000
 PICTURES_PER_MINUTE = 800  # drawing and encoding them takes time too
@@ -36,10 +35,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description="Trains the small Stable Diffusion from nothing: pictures, VAE, text encoder, U-Net, model file. "
         "Ctrl-C saves; the same command goes on. Several GPUs: accelerate launch -m course.training ...",
     )
-    parser.add_argument("--part", default=os.environ.get("PART") or "all", help="vae, clip, unet, all (the default); "
+    parser.add_argument("--part", default=os.environ.get("PART") or "all", help="vae, decoder, clip, unet, all (the default); "
                         "export: only write the model file; untrained: one with random weights")
     parser.add_argument("--minutes", type=number, default=os.environ.get("MINUTES") or None,
-                        help=f"wall time for the part (all: for the three together; default {DEFAULT_MINUTES:.0f})")
+                        help=f"wall time for the part (all: for all of them together; default {DEFAULT_MINUTES:.0f})")
     parser.add_argument("--steps", type=count, help="steps of the optimiser for each part, instead of minutes")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "runs/tiny"),
                         help="folder of the run (runs/tiny)")
@@ -51,8 +50,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=count, help="CPU threads")
     options = parser.parse_args(arguments)
-    if options.part not in (*PARTS, "all", "export", "untrained"):
-        parser.error(f"there is no part {options.part!r}: choose vae, clip, unet, all, export or untrained")
+    if options.part not in (*SHARES, "all", "export", "untrained"):
+        parser.error(f"there is no part {options.part!r}: choose {', '.join(SHARES)}, all, export or untrained")
     return options
 
 
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     from course.training.kernels import use_fused_kernels
     from course.training.loop import Settings, make_accelerator, train
     from course.training.unet import UNetPart
-    from course.training.vae import VAEPart
+    from course.training.vae import DecoderPart, VAEPart
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -89,10 +88,12 @@ def run(options: argparse.Namespace) -> None:
     count = options.pictures or min(MOST_PICTURES, max(64, int(PICTURES_PER_MINUTE * minutes)))
     with accelerator.main_process_first():
         pictures = load_pictures(options.out, count, config.image_size, options.seed)
-    for name in PARTS if options.part == "all" else (options.part,):
+    for name in SHARES if options.part == "all" else (options.part,):
         set_seed(options.seed)  # of the first weights
         if name == "vae":
             part = VAEPart(config.vae, pictures, accelerator.device, options.batch)
+        elif name == "decoder":
+            part = DecoderPart(config.vae, pictures, options.out, accelerator.device, options.batch)
         elif name == "clip":
             part = CLIPPart(config.clip, pictures, accelerator.device, options.batch)
         else:

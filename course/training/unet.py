@@ -61,14 +61,16 @@ def initialise_unet(unet: UNet) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def weights_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def encoder_digest(vae: VAE) -> str:
+    """Of all that latents depend on; the decoder may be trained further without encoding all pictures again."""
+    weights = [weight for part in (vae.encoder, vae.quant_conv) for weight in part.state_dict().values()]
+    return hashlib.sha256(b"".join(weight.cpu().numpy().tobytes() for weight in weights)).hexdigest()
 
 
 def encode_pictures(vae: VAE, pictures: Pictures, out: Path, accelerator: Accelerator, batch: int) -> Tensor:
     """The moments of all pictures' latents, (count, 2 * channels, H / 8, W / 8), float16; kept in a file."""
     path = out / "latents.safetensors"
-    digest = weights_digest(out / "vae.safetensors")
+    digest = encoder_digest(vae)
     if not is_current(path, digest, len(pictures)) and accelerator.is_main_process:
         vae = vae.to(accelerator.device, memory_format=torch.channels_last)
         moments = []
@@ -86,7 +88,7 @@ def encode_pictures(vae: VAE, pictures: Pictures, out: Path, accelerator: Accele
 
 
 def is_current(path: Path, digest: str, count: int) -> bool:
-    """Whether the file holds enough latents, made by the VAE with this digest."""
+    """Whether the file holds enough latents, made by the encoder with this digest."""
     if not path.exists():
         return False
     with safe_open(path, "pt") as file:

@@ -2,7 +2,8 @@
 
 The loss asks for the right colours (L1 and L2), for the right edges (L1 between the gradients, which is what keeps
 outlines crisp), for the right shapes (L1 at a quarter of the size), and with a light hand for latents that look like
-standard normal noise (the KL divergence).
+standard normal noise (the KL divergence). Afterwards the decoder alone is trained further: latents stay what they are, so
+that this can be done, or done again, at any time, even when a U-Net has been trained on them.
 
 Sources: Kingma and Welling, 2013, arXiv:1312.6114, appendix B (the KL term); Rombach et al., 2022, arXiv:2112.10752,
 appendix G (a KL weight far below 1, latents rescaled afterwards). There is no adversarial loss here: flat drawings have
@@ -25,7 +26,6 @@ from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_
 
 KL_WEIGHT = 5e-4
 CROP = 64  # pixels; the VAE is convolutional, so crops teach nearly the same for a quarter of the price
-CROP_SHARE = 0.8  # of the training; the rest sees whole pictures
 
 
 class Autoencoder(nn.Module):
@@ -57,10 +57,11 @@ def kl_divergence(moments: Tensor) -> Tensor:
     return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
 
 
-def reconstruction_loss(outputs: Tensor, images: Tensor) -> Tensor:
-    """L1 + L2 + gradient L1 + half an L1 at a quarter of the size."""
+def reconstruction_loss(outputs: Tensor, images: Tensor, l2_weight: float = 1.0) -> Tensor:
+    """L1 + weighted L2 + gradient L1 + half an L1 at a quarter of the size."""
+    fine = F.l1_loss(outputs, images) + gradient_l1(outputs, images)
     coarse = F.l1_loss(F.avg_pool2d(outputs, 4), F.avg_pool2d(images, 4))
-    return F.l1_loss(outputs, images) + F.mse_loss(outputs, images) + gradient_l1(outputs, images) + 0.5 * coarse
+    return fine + 0.5 * coarse + l2_weight * F.mse_loss(outputs, images)
 
 
 def detailed_crop(image: np.ndarray, rng: np.random.Generator, candidates: int = 3) -> np.ndarray:
@@ -81,6 +82,8 @@ class VAEPart:
     learning_rate = 1.5e-3
     betas = (0.9, 0.99)
     warmup = 100
+    crop_share = 0.8  # of the training; the rest sees whole pictures
+    l2_weight = 1.0
 
     def __init__(self, config: VAEConfig, pictures: Pictures, device: torch.device, batch: int | None = None):
         self.config = config
@@ -92,7 +95,7 @@ class VAEPart:
     def batch_of_pictures(self, progress: float, rng: np.random.Generator) -> Tensor:
         """(batch, 3, CROP, CROP) for most of the training, then (batch / 2, 3, size, size); in [-1, 1]."""
         images = self.pictures.images
-        crops = progress < CROP_SHARE and images.shape[1] > CROP
+        crops = progress < self.crop_share and images.shape[1] > CROP
         count = self.batch if crops else max(self.batch // 2, 1)
         chosen = [images[i] for i in self.pictures.num_checked + rng.integers(0, self.pictures.num_trained, size=count)]
         if crops:
@@ -107,7 +110,7 @@ class VAEPart:
         noise = torch.randn(batch, self.config.latent_channels, height // factor, width // factor, generator=generator)
         images, noise = images.to(self.device), noise.to(self.device)
         outputs, moments = model(images, noise)
-        reconstruction = reconstruction_loss(outputs.float(), images)
+        reconstruction = reconstruction_loss(outputs.float(), images, self.l2_weight)
         kl = kl_divergence(moments)
         return reconstruction + KL_WEIGHT * kl, {"loss": reconstruction.detach(), "kl": kl.detach()}
 
@@ -155,6 +158,22 @@ class VAEPart:
         outputs = vae.decoder(vae.post_quant_conv(mean))
         rows = [torch.cat(list(tensor_to_images(some).cpu()), dim=1) for some in (images, outputs)]
         return Image.fromarray(torch.cat(rows, dim=0).numpy())
+
+
+class DecoderPart(VAEPart):
+    """The decoder alone, in training behind the encoder as it is."""
+
+    name = "decoder"
+    learning_rate = 1e-3
+    crop_share = 0.5
+    l2_weight = 4.0
+
+    def __init__(self, config: VAEConfig, pictures: Pictures, out: Path, device: torch.device, batch: int | None = None):
+        super().__init__(config, pictures, device, batch)
+        vae = self.model.vae
+        vae.load_state_dict(load_weights(out / "vae.safetensors", made_by="vae"))
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
 
 
 def load_vae(config: VAEConfig, out: Path) -> VAE:
