@@ -114,13 +114,12 @@ class NoiseSchedule:
     def inference_timesteps(self, num_steps: int, intervals: int | None = None) -> list[int]:
         """Exercise 8.5: which timesteps to visit, from noisy to clean.
 
-        With stride = num_train_timesteps // intervals, these are the num_steps smallest of 1, 1 + stride,
-        1 + 2 * stride, ... that are left when a stepper does not count the first one: DDIM, DDPM and Euler cut the
-        schedule into as many intervals as steps and visit
+        The schedule is cut into equal intervals, stride = num_train_timesteps // intervals, and each is visited at its
+        second timestep: 1, 1 + stride, 1 + 2 * stride, ... DDIM, DDPM and Euler have as many intervals as steps:
 
             1 + (num_steps - 1) * stride, ..., 1 + stride, 1          for 50 steps: 981, 961, ..., 21, 1
 
-        DPM-Solver++ cuts it into one interval more and leaves out the 1:
+        DPM-Solver++ has one interval more, and leaves out the 1:
 
             1 + num_steps * stride, ..., 1 + 2 * stride, 1 + stride          for 50 steps: 951, 932, ..., 39, 20
 
