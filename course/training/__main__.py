@@ -33,7 +33,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m course train",
         description="Trains the small Stable Diffusion from nothing: pictures, VAE, text encoder, U-Net, model file. "
-        "Ctrl-C saves; the same command goes on. Several GPUs: accelerate launch -m course.training ...",
+        "Ctrl-C saves; the same command goes on. Several GPUs: accelerate launch -m course.training ...; "
+        "several processes without a GPU: torchrun --nproc-per-node 2 -m course.training ...",
     )
     parser.add_argument("--part", default=os.environ.get("PART") or "all", help="vae, decoder, clip, unet, all (the default); "
                         "export: only write the model file; untrained: one with random weights")

@@ -82,12 +82,16 @@ class Part(Protocol):
 
 
 def make_accelerator() -> Accelerator:
-    """bfloat16 on a GPU that has it; float32 on a CPU, where it is faster at these sizes unless the CPU has AMX."""
+    """bfloat16 on a GPU that has it; float32 on a CPU, where it is faster at these sizes unless the CPU has AMX.
+
+    Where there is only a CPU that has to be said: else each of several processes would train on its own.
+    """
     bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    return Accelerator(mixed_precision="bf16" if bfloat16 else "no")
+    only_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    return Accelerator(mixed_precision="bf16" if bfloat16 else "no", cpu=only_cpu)
 
 
 def step_generator(seed: int, part: str, process: int, step: int) -> torch.Generator:
