@@ -21,7 +21,7 @@ def groups(studio: Studio) -> Page:
     for count, name in ((1, "layer norm"), (own, "group norm"), (channels, "instance norm")):
         rows[f"num_groups={count}\n{name}"] = (group_norm(features, count), count)
 
-    figure = new_figure(height=4.6)
+    figure = new_figure(height=4.2)
     axes = figure.subplots(len(rows), 2, width_ratios=[3.2, 1])
     for i, (label, (maps, count)) in enumerate(rows.items()):
         reach = 3 if i else float(maps[0, :SHOWN].abs().max())

@@ -34,6 +34,7 @@ def gradients(studio: Studio) -> Page:
     right.plot(x.detach(), y.detach(), label="silu(x)")
     right.plot(x.detach(), slope, "--", label="its slope")
     right.plot(x.detach(), torch.relu(x).detach(), ":", color="0.5", label="relu(x)")
+    right.set_xlabel("x")
     right.legend(fontsize=9)
     right.grid(alpha=0.3)
     left.set_ylim(1e-9, 1e6)
@@ -42,7 +43,7 @@ def gradients(studio: Studio) -> Page:
         "What does a residual connection do to gradients with depth?",
         f"It gives them a way around every block: {DEPTH} blocks multiply the gradient by {kept:.1f} in all. Without "
         f"the shortcut every block puts in a factor of its own, and their product runs away: to {grown:.0f} with "
-        f"norms, to {power_of_ten(shrunk)} without. Right: SiLU, smooth, and not flat where relu is.",
+        f"norms, to {power_of_ten(shrunk)} without. Right: SiLU, which is smooth, and not flat below 0 as relu is.",
         figure,
     )
 
@@ -66,7 +67,8 @@ def gradient_norms(studio: Studio, shortcut: bool, norms: bool) -> list[float]:
 
 
 def power_of_ten(number: float) -> str:
-    return f"10^{round(math.log10(number))}" if number > 0 else "0"
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return "10" + str(round(math.log10(number))).translate(raised) if number > 0 else "0"
 
 
 PICTURES = (gradients,)

@@ -29,8 +29,9 @@ def words(studio: Studio) -> Page:
     return Page(
         "Which words do pixels attend to?",
         "Bright: pixels that take much from this token (each map has its own scale; the number is its share of all "
-        "weight). Words gather where the thing is drawn, and so do those behind them, whose vectors have seen them; "
-        f"the {len(merged) - len(tokens)} tokens of padding have seen the whole prompt, and take {share} together.",
+        "weight). The pixels of a thing look at the words that name it, and often at words behind those, whose vectors "
+        f"have seen them. The {len(merged) - len(tokens)} tokens of padding have seen the whole prompt; all of them "
+        f"together take {share}.",
         labelled_figure(cells, columns=4, cell=CELL),
     )
 

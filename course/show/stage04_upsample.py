@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from course.show.page import Page, grid_figure, new_figure
 from course.show.studio import Studio
 
-CROP = 24  # pixels
+CROP = 16  # pixels
 
 
 @torch.no_grad()
 def upsampling(studio: Studio) -> Page:
     """A crop of a picture and a flat grey one, each enlarged in four ways."""
     scene = studio.scenes(1, size=128)
-    row, column = int(0.3 * scene.shape[-2]), int(0.3 * scene.shape[-1])
+    row, column = int(0.24 * scene.shape[-2]), int(0.36 * scene.shape[-1])
     crop = scene[..., row : row + CROP, column : column + CROP]
     flat = torch.zeros_like(crop)
     ways = {
@@ -30,7 +30,7 @@ def upsampling(studio: Studio) -> Page:
         "A transposed convolution with kernel 3 and stride 2 reaches some pixels once, some twice, some four times: "
         "flat grey becomes a checkerboard. Repeating pixels treats all places alike, and the convolution behind it "
         "can learn any smoothing: with a blurring kernel it comes close to bilinear.",
-        grid_figure(rows, ["a crop", "flat grey"], list(ways), cell=240),
+        grid_figure(rows, ["a crop", "flat grey"], list(ways), cell=480),
     )
 
 
@@ -67,18 +67,20 @@ def padding(studio: Studio) -> Page:
         before, after = (0, 1) if asymmetric else (1, 1)
         padded = size + before + after
         place.add_patch(Rectangle((-before, -before), padded, padded, fill=False, linestyle="--", color="0.3"))
-        place.set_xlim(-1.2, size + 1.2)
-        place.set_ylim(size + 1.2, -1.2)
+        place.set_xlim(-1.1, size + 1.1)
+        place.set_ylim(size + 1.1, -1.1)
         title = "the VAE's: zeros right and below" if asymmetric else "the U-Net's: zeros on all sides"
         place.set_title(title, fontsize=9)
-        place.set_xticks(range(size + 1), [])
-        place.set_yticks(range(size + 1), [])
+        place.set_xticks(range(-1, size + 2), [])
+        place.set_yticks(range(-1, size + 2), [])
+        place.tick_params(length=0)
+        place.spines[:].set_visible(False)
         place.grid(color="0.8", linewidth=0.5)
     return Page(
         "What does it matter on which side zeros are padded?",
-        "Dark: the pixels under the middle of the kernel; dashed: the padded zeros. With zeros on all sides the "
-        "kernel is centred on the pixels in odd rows and columns, with zeros at the end only on those in even ones: "
-        "the whole grid moves by one pixel.",
+        "Dark: the pixels on which the kernel is centred; white: the padded zeros. With zeros on all sides these are "
+        "the pixels in rows and columns 1, 3, 5, 7, with zeros right and below those in 2, 4, 6, 8: the whole grid "
+        "moves by one pixel.",
         figure,
     )
 

@@ -62,12 +62,14 @@ def cloud(studio: Studio) -> Page:
     encoded = vae.encode(images)
     noise = studio.noise(1, len(images))
     amounts = (0.0, 0.1, 0.2, 0.5, 1.0)
-    columns = [studio.decode(vae.encode(images, noise)), *(studio.decode(encoded + a * noise) for a in amounts)]
+    sample = vae.encode(images, noise)
+    columns = [studio.decode(sample), *(studio.decode(encoded + a * noise) for a in amounts)]
     names = ["one sample\nof the cloud", *(f"mean + {a:g} noise" if a else "the mean" for a in amounts)]
     return Page(
         "Why does the encoder describe a cloud and not a point?",
-        "Because it is trained on samples, latents close to each other must decode to nearly the same picture. So a "
-        "small error of the U-Net stays a small error in the picture.",
+        "Because training decodes samples and not means, latents close to each other must give nearly the same "
+        f"picture. A small cloud is enough (a sample lies about {float((sample - encoded).std()):.2f} from the mean): the "
+        "decoder bears more than that, and a small error of the U-Net stays a small error in the picture.",
         grid_figure(list(zip(*columns)), [], names),
     )
 

@@ -28,27 +28,25 @@ def prompts(studio: Studio) -> Page:
     unit = vectors / vectors.norm(dim=-1, keepdim=True)
     similarity = (unit @ unit.T).cpu()
 
-    figure = new_figure(height=4.6)
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.05])
-    image = left.imshow(similarity, cmap="viridis", vmax=1.0)
+    figure = new_figure(height=4.4)
+    axes = figure.subplots()
+    axes.set_anchor("E")
+    axes.imshow(similarity, cmap="viridis", vmax=1.0)
     for i in range(len(PROMPTS)):
         for j in range(len(PROMPTS)):
             value = float(similarity[i, j])
             dark = value < float(similarity.min() + 1) / 2
-            left.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
     numbers = range(1, len(PROMPTS) + 1)
-    left.set_xticks(range(len(PROMPTS)), numbers, fontsize=8)
-    left.set_yticks(range(len(PROMPTS)), numbers, fontsize=8)
-    left.tick_params(length=0, labeltop=True, labelbottom=False)
-    figure.colorbar(image, ax=left, shrink=0.85, label="cosine of the vectors at the end mark")
-    right.set_ylim(len(PROMPTS) - 0.5, -0.5)
-    right.axis("off")
-    for i, tokens in enumerate(pieces):
-        right.text(0, i, f"{i + 1:2}  " + " | ".join(tokens), va="center", fontsize=8.5, family="monospace")
+    names = [" | ".join(tokens) + f"  {number:2}" for tokens, number in zip(pieces, numbers)]
+    axes.set_xticks(range(len(PROMPTS)), numbers, fontsize=8.5, family="monospace")
+    axes.set_yticks(range(len(PROMPTS)), names, fontsize=8.5, family="monospace")
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
     return Page(
         "What does the U-Net get to read?",
-        "Not letters but vectors, close to each other where prompts describe similar pictures (1 means the same "
-        "direction). Right: the tokens; a word that the vocabulary lacks is spelled in pieces.",
+        "Not letters but vectors. Numbers: the cosine of the angle between two prompts' vectors at the end mark, near 1 "
+        "where prompts describe similar pictures. Left: the tokens of each prompt; a word that the vocabulary lacks is "
+        "spelled in pieces.",
         figure,
     )
 
@@ -60,16 +58,16 @@ def order(studio: Studio) -> Page:
     before, after = "a red house in the snow at night", "a blue house in the snow at night"
     vectors = [model.text_encoder(model.tokenizer([text]).to(studio.context("").device))[0] for text in (before, after)]
     moved = ((vectors[0] - vectors[1]).norm(dim=-1) / vectors[0].norm(dim=-1)).cpu()
-    names = ["begin mark", *token_texts(studio, before), "end mark", "padding"]
+    names = ["begin mark", *token_texts(studio, before), "end mark", "first padding"]
     figure = new_figure(height=3.2)
     axes = figure.subplots()
     axes.bar(range(len(names)), moved[: len(names)])
     axes.set_xticks(range(len(names)), names, fontsize=9)
-    axes.set_ylabel("change of the vector")
+    axes.set_ylabel("relative change of the vector")
     return Page(
         "Which tokens know of a word? ('red' becomes 'blue')",
         "The word itself and all to the right of it: the causal mask lets a token look back only. So the end mark "
-        "knows the whole prompt, and the first tokens know hardly anything.",
+        "knows the whole prompt, and the begin mark nothing of it.",
         figure,
     )
 

@@ -22,7 +22,7 @@ def schedule(studio: Studio) -> Page:
         left.plot(betas, style, label=name)
         right.plot(stage.alphas_cumprod(betas), style, label=name)
     left.set_title("beta: the noise of each step", fontsize=9)
-    right.set_title("abar: the share of the picture's variance that is left", fontsize=9)
+    right.set_title("abar: the picture's share of the variance", fontsize=9)
     for axes in (left, right):
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
@@ -36,8 +36,8 @@ def schedule(studio: Studio) -> Page:
     grid(bottom.subplots(), [studio.decode(noisy)], [], [f"t = {t}" for t in SHOWN])
     return Page(
         "Why do the betas have evenly growing square roots?",
-        "Because the noise then comes in more slowly at first: at t = 500 "
-        f"{middle[0]:.0%} of the variance is still the picture's, with evenly growing betas {middle[1]:.0%}. So "
+        "Because the noise then comes in more slowly at first: at t = 500, "
+        f"{middle[0]:.0%} of the variance is still the picture's; with evenly growing betas it is {middle[1]:.0%}. So "
         "more of the 1000 timesteps show something that can be learned from.",
         figure,
     )
@@ -60,6 +60,7 @@ def steps(studio: Studio) -> Page:
     grid(top.subplots(), [pictures], [], names)
     axes = bottom.subplots()
     axes.bar(range(2, len(moves) + 2), moves, color="0.5")
+    axes.set_xlim(0, COUNTS[-1] + 1)
     axes.set_xlabel(f"step of {COUNTS[-1]}", fontsize=8)
     axes.set_ylabel("relative change\nof the guess", fontsize=8)
     early = sum(moves[: len(moves) // 3]) / max(sum(moves), 1e-12)

@@ -21,10 +21,10 @@ def film(studio: Studio) -> Page:
         rows.append(studio.decode(torch.cat([step.original for step in steps])))
     return Page(
         "How does noise become a picture, and what differs between samplers?",
-        f"Each row shows what its sampler takes for the clean picture after each of {count} steps, from the same "
+        f"Each row shows what its sampler takes for the clean picture in each of {count} steps, from the same "
         "noise: first the layout, then detail. DDIM and Euler are one step written in two ways and differ only in "
-        "their last one; DDPM puts in fresh noise and ends elsewhere; DPM-Solver++ also looks at where the guess is "
-        "moving.",
+        "their last one; DDPM puts in fresh noise, so its picture comes out differently; DPM-Solver++ also looks at "
+        "where the guess is moving.",
         grid_figure(rows, samplers, [f"step {i + 1}" for i in range(count)]),
     )
 
@@ -37,7 +37,8 @@ def guidance(studio: Studio) -> Page:
     return Page(
         "What do guidance 0, 1, 3, 7.5 and 15 look like?",
         f"'{PROMPT}'. At 0 the prompt is ignored, at 1 it has the weight that the model has learned. Larger scales "
-        "follow it more closely, with less variety between seeds; too large ones overdo colours and contrast.",
+        "follow it more closely, with less variety between seeds; too large ones leave what the model has learned, and "
+        "spoil colours and contrast.",
         grid_figure(list(zip(*columns)), ["seed 10", "seed 11", "seed 12"], names),
     )
 
@@ -50,7 +51,8 @@ def strength(studio: Studio) -> Page:
     pictures = studio.arrays(images)
     for amount in STRENGTHS:
         result = studio.blocks[9].image_to_image(
-            studio.model, images, [prompt], [""], studio.noise(4), strength=amount, num_steps=studio.steps
+            studio.model, images, [prompt], [""], studio.noise(4), strength=amount, num_steps=studio.steps,
+            guidance_scale=studio.opened.config.guidance_scale,
         )
         pictures.extend(studio.arrays(result))
     return Page(
@@ -66,13 +68,14 @@ def strength(studio: Studio) -> Page:
 def negative(studio: Studio) -> Page:
     """The same seeds with and without a negative prompt."""
     prompt = "a red house"
-    words = ("", "at night", "in the snow", "in the desert by day")
+    words = ("", "by day", "at sunset", "in a green meadow")
     columns = [studio.arrays(studio.draw([prompt] * 3, seed=10, negative=text)) for text in words]
     names = [f"negative: '{text}'" if text else "none" for text in words]
     return Page(
         "How can subtraction work in a negative prompt?",
         f"'{prompt}', three seeds. What is subtracted are two predictions of the noise in the same latents, one for "
-        "each text; their difference is a direction in the latents, away from what the negative prompt would draw.",
+        "each text; their difference is a direction in the latents, away from what the negative prompt would draw. It "
+        "pushes on everything: away from a green meadow, the colour of the house may change as well.",
         grid_figure(list(zip(*columns)), [], names),
     )
 

@@ -129,10 +129,9 @@ def others(blocks: Blocks, stage: Stage) -> str:
     """Whose files stand for all other stages."""
     rest = [s for s in STAGES if s != stage]
     yours = [str(s.number) for s in rest if blocks.origin[s.number] == "exercises"]
-    if not yours:
-        return "the other nine stages are the reference"
-    if len(yours) == len(rest):
-        return "the other nine stages are yours"
+    if len(yours) in (0, len(rest)):
+        same = (blocks.origin[stage.number] == "exercises") == bool(yours)
+        return "so are the other nine" if same else f"the other nine are {'yours' if yours else 'the reference'}"
     return f"of the others, {', '.join(yours)} {'is' if len(yours) == 1 else 'are'} yours"
 
 
