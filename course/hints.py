@@ -12,8 +12,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from course.assemble import StageError, stage_to_do
 from course.stages import ROOT, STAGES, Stage, exercises_folder, find_stage, short_path
-from course.stubs import Exercise, exercises, to_do_lines
+from course.stubs import Exercise, exercises
 
 TEXTS = ROOT / "course" / "hints"
 WIDTH = 110
@@ -26,7 +27,13 @@ def main(stage_text: str | None, exercise_number: str | None) -> int:
         print(next_hint(*find_exercise(exercise_number, stage)))
         return 0
     for candidate in [stage] if stage else STAGES:
-        if exercise := first_not_done(candidate):
+        try:
+            exercise = first_not_done(candidate)
+        except StageError as error:
+            print(error)
+            print(f"\nRead that first. A hint all the same: make hint EXERCISE={candidate.number}.1")
+            return 1
+        if exercise:
             print(next_hint(candidate, exercise))
             return 0
     where = short_path(stage.exercise) if stage else "all ten files"
@@ -52,12 +59,12 @@ def find_exercise(number: str, stage: Stage | None) -> tuple[Stage, Exercise]:
 
 
 def first_not_done(stage: Stage) -> Exercise | None:
-    """The first exercise that is a stub, or of which a test failed when tests were last run."""
-    try:
-        unfinished = set(to_do_lines(stage.exercise))
-    except (SyntaxError, UnicodeDecodeError, OSError):
-        unfinished = set()
-    unfinished |= set(read_state()["failing"].get(str(stage.number), []))
+    """The first exercise that is a stub, or of which a test failed when tests were last run.
+
+    Raises:
+        StageError: if the learner's file cannot be read.
+    """
+    unfinished = {*stage_to_do(stage), *read_state()["failing"].get(str(stage.number), [])}
     return next((exercise for exercise in exercises(stage) if exercise.number in unfinished), None)
 
 

@@ -98,6 +98,7 @@ def test_one(stage: Stage) -> int:
         return 1
     if texts := hints.reading_once(stage):
         print(texts)
+        print(f"\na picture of it: make show STAGE={stage.number}")
     after = next((later for later in map(read, STAGES[stage.number :]) if later.open or later.failure), None)
     if after is not None:
         print()

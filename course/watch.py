@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from course import hints, testing
+from course.assemble import StageError
 from course.stages import ROOT, STAGES, Stage, exercises_folder, short_path
 from course.testing import DONE, Verdict
 
@@ -188,7 +189,7 @@ class Watch:
                 self.line(f"No exercise of {short_path(self.stage.exercise)} is left to do.")
             else:
                 self.line(hints.next_hint(self.stage, exercise))
-        except ValueError as error:
+        except (StageError, ValueError) as error:
             self.line(str(error))
 
     def picture(self) -> None:

@@ -231,6 +231,8 @@ def explanation(path: Path, error: BaseException) -> str:
         in_tests = [frame for frame in frames if Path(frame.filename).name.startswith("test_")]
         shown = theirs or in_tests[-1:]
         lines = f"{type(error).__name__}: {error}".splitlines()[:LONGEST_MESSAGE]
+        if not theirs and "'NoneType'" in str(error):
+            lines += ["None came back where a result was expected: is there a return?"]
     lines += [""] if shown else []
     for frame in shown[-5:]:
         lines += [f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}", f"    {frame.line}"]

@@ -87,6 +87,9 @@ def difference(actual: Any, expected: Any, tolerance: float) -> str:
     if isinstance(expected, Mapping):
         if not isinstance(actual, Mapping):
             return f"got {describe(actual)}, wanted a dictionary"
+        for name, value in expected.items():
+            if isinstance(value, Tensor) and not isinstance(actual.get(name, value), Tensor):
+                return f"{name}: {difference(actual[name], value, tolerance)}"
         for name in expected:
             if name not in actual:
                 return f"no {name!r} in the result"

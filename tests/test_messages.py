@@ -35,6 +35,7 @@ SCREENS = [
 # Mistakes that the catalogue does not know: stage, exercise, find, replace.
 UNKNOWN = [
     (1, "1.1", "torch.sqrt(variance + eps)", "torch.sqrt(variance + 3 * eps)"),
+    (1, "1.2", "return group_norm(", "group_norm("),
     (3, "3.1", "math.sqrt(d)", "math.sqrt(d + 1)"),
     (4, "4.3", "stride=2,", "stride=3,"),
     (6, "6.4", "-math.inf", "-1.0"),
@@ -92,6 +93,11 @@ def test_unknown_mistake_points_at_its_exercise(number, exercise):
     lines = outcomes()[number, exercise].failure.splitlines()
     assert f"exercise {exercise}" in lines[0]
     assert "This is exactly what you get" not in "\n".join(lines)
+
+
+@pytest.mark.limit(600)
+def test_a_missing_return_is_named():
+    assert "is there a return?" in " ".join(outcomes()[1, "1.2"].failure.split())
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.module)

@@ -99,6 +99,10 @@ def test_the_first_hour(repo):
     assert "0 of 10 stages and 0 of 47 exercises are done." in shown
     assert re.search(rf"next: exercise 1\.1: .+\n +{FILE}:\d+\nthen: make test STAGE=1\n", shown)
 
+    (repo / FILE).write_text("def (")
+    code, shown = make(repo, "hint")
+    assert code != 0 and f"{FILE}:1: SyntaxError" in shown and "make hint EXERCISE=1.1" in shown
+
     (repo / FILE).write_text(stub_text(WRONG, ["1.1"]))
     code, shown = make(repo, "test", "STAGE=1")
     assert code != 0 and f"{FILE}  exercise 1.1  test_" in shown and "divides by n - 1" in shown
