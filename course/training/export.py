@@ -4,9 +4,12 @@ Beside `model.safetensors` lie `config.json` (sizes), the tokenizer's two files,
 config files with which diffusers opens the same checkpoint,
 
     StableDiffusionPipeline.from_single_file("model.safetensors", config="diffusers", local_files_only=True)
+
+`SHA256SUMS` lists the hashes of them all, for `make doctor` and `sha256sum --check`.
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -254,6 +257,23 @@ def write_model(folder: Path, config: ModelConfig, tensors: dict[str, Tensor], t
         shutil.copyfile(folder / name, folder / "diffusers" / "tokenizer" / name)
 
 
+def exported_files(folder: Path) -> list[Path]:
+    """What an export consists of, apart from the list of hashes."""
+    names = ("model.safetensors", "picture_encoder.safetensors", "config.json", "vocab.json", "merges.txt")
+    top = [folder / name for name in names if (folder / name).exists()]
+    return top + sorted(path for path in (folder / "diffusers").rglob("*") if path.is_file())
+
+
+def write_sums(folder: Path) -> None:
+    """Writes the hashes of an export, as `sha256sum` does."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
+        for path in exported_files(folder)
+    ]
+    with whole_file(folder / "SHA256SUMS") as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
 def export(config: ModelConfig, out: Path, folder: Path) -> None:
     """Writes the model of the run in `out`."""
     vae = load_weights(out / "vae.safetensors", made_by="vae")
@@ -267,6 +287,7 @@ def export(config: ModelConfig, out: Path, folder: Path) -> None:
     companion = load_weights(out / "picture_encoder.safetensors", made_by="clip")  # `make evaluate` asks it
     with whole_file(folder / "picture_encoder.safetensors") as temporary:
         save_file({name: tensor.half() for name, tensor in companion.items()}, temporary)
+    write_sums(folder)
     print(f"written: {folder / 'model.safetensors'}")
 
 
@@ -278,4 +299,5 @@ def write_untrained(config: ModelConfig, folder: Path, seed: int = 0) -> None:
     models: list[nn.Module] = [VAE(config.vae), encoder, UNet(config.unet)]
     vae, clip, unet = (model.state_dict() for model in models)
     write_model(folder, config, assemble(config, vae, clip, unet, unet, num_updates=0), trained=False)
+    write_sums(folder)
     print(f"written: {folder / 'model.safetensors'} (random weights)")

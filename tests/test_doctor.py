@@ -1,0 +1,51 @@
+"""`make doctor`: knows the checkpoint's files by their hashes, which the export writes."""
+
+from pathlib import Path
+
+import pytest
+
+from course import doctor
+from course.config import tiny_config
+from course.stages import ROOT
+from course.training.export import exported_files, write_untrained
+
+TINY = ROOT / "checkpoints" / "tiny"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An export in the place where the doctor looks."""
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    write_untrained(tiny_config(), tmp_path / "checkpoints" / "tiny")
+    return tmp_path / "checkpoints" / "tiny"
+
+
+def sick() -> list[str]:
+    return [what for well, what, _ in doctor.checkpoint() if not well]
+
+
+def test_the_shipped_checkpoint_is_the_one_whose_hashes_are_listed():
+    assert not sick(), "export writes SHA256SUMS beside the model: copy it along"
+    listed = [line.split()[1] for line in (TINY / "SHA256SUMS").read_text().splitlines()]
+    assert listed == [path.relative_to(TINY).as_posix() for path in exported_files(TINY)]
+    assert {"model.safetensors", "config.json", "vocab.json", "merges.txt"} < set(listed)
+
+
+def test_an_export_comes_with_its_hashes(folder):
+    assert [what for _, what, _ in doctor.checkpoint()][0].endswith("files, all with the right sha256")
+
+
+def test_a_changed_and_a_missing_file_are_named(folder):
+    model = folder / "model.safetensors"
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    (folder / "diffusers" / "unet" / "config.json").unlink()
+    names = sick()
+    assert len(names) == 2
+    assert "model.safetensors is not what it was" in names[0] and "unet/config.json is missing" in names[1]
+
+
+def test_without_the_list_of_hashes_a_model_is_not_known(folder):
+    (folder / "SHA256SUMS").unlink()
+    assert sick() == [f"{doctor.short_path(folder)}: no SHA256SUMS to compare with"]
