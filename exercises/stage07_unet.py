@@ -9,7 +9,7 @@ channel what to take from the detail and what from the meaning, where a sum woul
 In each block the timestep comes in through the residual blocks and the prompt through the spatial transformers.
 
 Sources: Ronneberger et al., "U-Net", 2015, arXiv:1505.04597, figure 1; Ho et al., 2020, arXiv:2006.11239, appendix B;
-Rombach et al., 2022, arXiv:2112.10752, section 3.3 and table 15; Vaswani et al., 2017, arXiv:1706.03762, section 3.5
+Rombach et al., 2022, arXiv:2112.10752, section 3.3; Vaswani et al., 2017, arXiv:1706.03762, section 3.5
 (sinusoids).
 """
 

@@ -10,7 +10,7 @@ number per channel, and is added to every position between the two convolutions.
 
 Sources: He et al., "Identity Mappings in Deep Residual Networks", 2016, arXiv:1603.05027, figure 4e (pre-activation);
 Ho et al., "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239, appendix B (time in every block);
-Elfwing et al., 2017, arXiv:1702.03118, equation 8 (SiLU).
+Elfwing et al., 2017, arXiv:1702.03118 (SiLU).
 """
 
 import torch

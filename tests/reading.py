@@ -3,7 +3,7 @@
 READING = {
     "1.1": "Wu and He, arXiv:1803.08494, equations 1, 2 and 7",
     "1.2": "Wu and He, arXiv:1803.08494, equation 6",
-    "2.1": "Elfwing et al., arXiv:1702.03118, equation 8",
+    "2.1": "Elfwing et al., arXiv:1702.03118",
     "2.2": "He et al., arXiv:1603.05027, figure 4e; Ho et al., arXiv:2006.11239, appendix B",
     "3.1": "Vaswani et al., arXiv:1706.03762, equation 1",
     "3.2": "Vaswani et al., arXiv:1706.03762, section 3.2.2",
