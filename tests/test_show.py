@@ -12,6 +12,7 @@ from PIL import Image
 
 from course import files, show
 from course.config import CLIPConfig, UNetConfig, VAEConfig, tiny_config
+from course.show.gallery import SIZE
 from course.stages import ROOT, STAGES, find_stage
 from course.stubs import exercises
 from course.training.export import write_untrained
@@ -105,6 +106,16 @@ def test_without_out_the_picture_is_named_after_the_stage(run, checkpoint, tmp_p
     monkeypatch.setattr(show, "ROOT", tmp_path)
     assert show.main(["--stage=residual", f"--checkpoint={checkpoint}"]) == 0
     assert (tmp_path / "outputs" / "show-02-residual.png").is_file()
+
+
+def test_the_readme_shows_a_picture_of_every_stage():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    paths = re.findall(r"\((course/show/gallery/\S+\.png)\)", text)
+    assert paths == [f"course/show/gallery/{stage.module}.png" for stage in STAGES]
+    assert sum((ROOT / path).stat().st_size for path in paths) < 1_000_000
+    for path in paths:
+        with Image.open(ROOT / path) as picture:
+            assert picture.size == SIZE and numpy.asarray(picture.convert("L")).std() > 5, path
 
 
 # --- the learner's blocks --------------------------------------------------------------------------------------------
