@@ -1,6 +1,7 @@
 """The commands behind `make`, also as `python -m course COMMAND`. Options can be make variables instead."""
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -40,9 +41,14 @@ TORCH_INDEX=https://download.pytorch.org/whl/cpu gets the small CPU-only torch, 
 Without make: python -m course generate, test --stage 3, solution --stage 3, ... (each has --help)."""
 
 
+WITHOUT_TORCH = ("help", "hint", "solution", "reset", "stubs", "doctor")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if not {"-h", "--help", *WITHOUT_TORCH}.intersection(arguments) and importlib.util.find_spec("torch") is None:
+        return tell_missing("torch")
     try:
         if arguments[:1] == ["generate"]:
             from course.generate import main as generate
@@ -73,8 +79,15 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, StageError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        return tell_missing(error.name or str(error))
     except KeyboardInterrupt:
         return 130
+
+
+def tell_missing(package: str) -> int:
+    print(f"{package} is not installed for {sys.executable}. `make doctor` says what to do.", file=sys.stderr)
+    return 2
 
 
 def parser() -> argparse.ArgumentParser:

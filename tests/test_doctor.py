@@ -1,10 +1,10 @@
-"""`make doctor`: knows the checkpoint's files by their hashes, which the export writes."""
+"""`make doctor`: knows the checkpoint's files by their hashes, which the export writes; and who sends one there."""
 
 from pathlib import Path
 
 import pytest
 
-from course import doctor
+from course import cli, doctor
 from course.config import tiny_config
 from course.stages import ROOT
 from course.training.export import exported_files, write_untrained
@@ -49,3 +49,12 @@ def test_a_changed_and_a_missing_file_are_named(folder):
 def test_without_the_list_of_hashes_a_model_is_not_known(folder):
     (folder / "SHA256SUMS").unlink()
     assert sick() == [f"{doctor.short_path(folder)}: no SHA256SUMS to compare with"]
+
+
+def test_without_torch_a_command_sends_to_the_doctor(monkeypatch, capsys):
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    for command in ("test", "watch", "generate", "show", "check"):
+        assert cli.main([command]) == 2
+        shown = capsys.readouterr().err
+        assert "torch is not installed for " in shown and "make doctor" in shown and len(shown.splitlines()) == 1
+    assert cli.main(["help"]) == 0
