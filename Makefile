@@ -20,7 +20,7 @@ SETUP := python-version
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help generate test watch hint show doctor latency check mutants train evaluate weights bench solution reset stubs python-version
+.PHONY: help generate test watch hint show doctor latency check mutants mutation train evaluate weights bench solution reset stubs python-version
 
 help: python-version
 	@$(PYTHON) -m course help
@@ -28,7 +28,7 @@ help: python-version
 hint solution reset stubs: python-version
 	@$(PYTHON) -m course $@
 
-generate test watch show latency check mutants train evaluate weights bench: $(SETUP)
+generate test watch show latency check mutants mutation train evaluate weights bench: $(SETUP)
 	@$(RUN) $@
 
 doctor: python-version

@@ -25,6 +25,7 @@ Stable Diffusion from scratch, one failing test at a time.
   make doctor                      is everything here that is needed? What to do if not
   make check                       the repo's own tests, against solutions/ (SLOW=1: the slow ones too)
   make mutants                     do the tests notice every known mistake? (STAGE=3: those of that stage)
+  make mutation                    do they notice any small change? (STAGE=3; wants one more package, which it names)
   make train MINUTES=60            train the small model
   make evaluate                    measure it: does it draw what it is asked for?
   make weights                     fetch Stable Diffusion 1.5 (4 GB), to draw with CHECKPOINT=checkpoints/sd15/...
@@ -118,6 +119,8 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--slow", action="store_true", default=switched_on("SLOW"), help="also the slow ones")
     mutants = command("mutants", run_mutants, "do the tests notice every known mistake, and name it?")
     mutants.add_argument("--stage", default=os.environ.get("STAGE") or None, help="only those of this stage")
+    mutation = command("mutation", run_mutation, "do the tests notice any small change of a solution?")
+    mutation.add_argument("--stage", default=os.environ.get("STAGE") or None, help="only the changes of this stage")
     stubs = command("stubs", run_stubs, "make exercises/ anew out of solutions/")
     stubs.add_argument("--check", action="store_true", help="only say which files are not up to date")
     command("show", show_help, "pictures of what a stage does (show --help for the options)")
@@ -179,6 +182,12 @@ def run_mutants(options: argparse.Namespace) -> int:
     from course import testing
 
     return testing.mutants(find_stage(options.stage) if options.stage else None)
+
+
+def run_mutation(options: argparse.Namespace) -> int:
+    from course import testing
+
+    return testing.mutants(find_stage(options.stage) if options.stage else None, "mutation.py")
 
 
 def run_stubs(options: argparse.Namespace) -> int:

@@ -309,8 +309,8 @@ def check(slow: bool) -> int:
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 
-def mutants(stage: Stage | None) -> int:
-    """Runs the tests on every wrong version in tests/mistakes/, of one stage or of all."""
-    command = [sys.executable, str(TESTS / "gate.py"), *([str(stage.number)] if stage else [])]
+def mutants(stage: Stage | None, script: str = "gate.py") -> int:
+    """Runs the tests on wrong versions of one stage or of all: those in tests/mistakes/, or other ones (mutation.py)."""
+    command = [sys.executable, str(TESTS / script), *([str(stage.number)] if stage else [])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(TESTS)])}
     return subprocess.run(command, cwd=ROOT, env=environment).returncode

@@ -1,10 +1,13 @@
 """The catalogue of mistakes is in order; a few of each stage are caught. `make mutants` tries all of them."""
 
+import sys
+
 import pytest
 import torch
 
 import diagnosis
-from course.stages import STAGES
+import mutation
+from course.stages import STAGES, find_stage
 from gate import good_enough, judge, table
 from mistakes import changed, mistakes_of, wrong_text
 from support import check, rand
@@ -96,3 +99,24 @@ def test_right_results_are_not_diagnosed(monkeypatch):
 def test_mistakes_of_one_stage_are_caught_and_named():
     verdicts = judge([STAGES[3]])
     assert good_enough(verdicts), "\n".join([*(v.complaint() for v in verdicts), table(verdicts)])
+
+
+# --- small changes everywhere ----------------------------------------------------------------------------------------
+
+
+def test_what_nobody_can_notice_is_still_there():
+    assert mutation.equivalents()
+    for (module, before, after), reason in mutation.equivalents().items():
+        lines = [line.strip() for line in find_stage(module).solution.read_text(encoding="utf-8").splitlines()]
+        assert before in lines and after not in lines and reason, (module, before)
+
+
+def test_mutation_names_the_package_that_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cosmic_ray.ast", None)
+    with pytest.raises(ValueError, match=r"This needs cosmic-ray==\S+: \S+ -m pip install cosmic-ray=="):
+        next(mutation.mutants_of(STAGES[0]))
+
+
+def test_annotations_are_left_alone():
+    places = mutation.annotations("def f(x: int | None = 1 | 2) -> int | None: ...")
+    assert (1, 13) in places and (1, 37) in places and (1, 25) not in places

@@ -52,19 +52,22 @@ class Outcome:
 
 
 def run_versions(
-    versions: Sequence[Version], report: Callable[[int, Outcome], None] = lambda index, outcome: None
+    versions: Sequence[Version],
+    report: Callable[[int, Outcome], None] = lambda index, outcome: None,
+    diagnose: bool = True,
 ) -> list[Outcome]:
     """The outcome of each version, in the same order.
 
     Args:
         report: called with each version's index and outcome as soon as it is there.
+        diagnose: whether the failures name the mistake, which takes most of the time.
 
     Raises:
         RuntimeError: if the tests could not be run.
     """
     outcomes = {}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COURSE_DIAGNOSE": "1" if diagnose else "0"}
     with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as errors:
         json.dump([asdict(version) for version in versions], given)
         given.seek(0)

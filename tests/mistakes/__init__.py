@@ -56,11 +56,16 @@ def wrong_text(stage_number: int, mistake: Mistake) -> str:
     return changed(text, mistake.find, mistake.replace, f"{stage.module}/{mistake.name}")
 
 
-@cache
 def exercise_of(stage_number: int, mistake: Mistake) -> str:
     """The exercise that a mistake is made in, such as "3.2"; "" if it is made outside of all."""
     text = find_stage(stage_number).solution.read_text(encoding="utf-8")
-    line = text[: text.index(mistake.find) + len(mistake.find.rstrip())].count("\n") + 1
+    return exercise_at(stage_number, text[: text.index(mistake.find) + len(mistake.find.rstrip())].count("\n") + 1)
+
+
+@cache
+def exercise_at(stage_number: int, line: int) -> str:
+    """The exercise that a line of a solution belongs to, such as "3.2"; "" if it belongs to none."""
+    text = find_stage(stage_number).solution.read_text(encoding="utf-8")
     number = ""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.lineno <= line <= node.end_lineno:
