@@ -17,7 +17,7 @@ TOLERANCE = 1e-10  # relative error of float64 results; rounding alone stays bel
 def rand(*shape: int, seed: int = 0, scale: float = 1.0, shift: float = 0.0, dtype=torch.float64) -> Tensor:
     """Normally distributed numbers that depend on nothing but the arguments."""
     generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(*shape, generator=generator, dtype=torch.float64) * scale + shift).to(dtype)
+    return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale + shift).to(dtype)
 
 
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -145,7 +145,7 @@ def tensor_difference(actual: Any, expected: Tensor, tolerance: float) -> str:
             return f"{int(a.isnan().sum())} of {a.numel()} numbers are nan"
         same_infinities = torch.equal(a.isinf(), e.isinf()) and torch.equal(a[a.isinf()], e[e.isinf()])
         if not same_infinities:
-            return elements(a, e, a != e)
+            return elements(a, e, (a.isinf() | e.isinf()) & (a != e))
         error = relative_error(a.masked_fill(a.isinf(), 0), e.masked_fill(e.isinf(), 0))
         if error <= tolerance:
             return ""
@@ -158,14 +158,20 @@ def tensor_difference(actual: Any, expected: Tensor, tolerance: float) -> str:
 def elements(actual: Tensor, expected: Tensor, different: Tensor) -> str:
     """The first element that differs, and how many do."""
     if actual.ndim == 0:
-        return f"  got {actual.item():.6g}, wanted {expected.item():.6g}"
+        return f"  {both(actual.item(), expected.item())}"
     where = different.nonzero()
     index = tuple(where[0].tolist()) if len(where) else (0,) * actual.ndim
     share = f"{len(where)} of {actual.numel()} numbers of shape {tuple(actual.shape)} differ"
-    return (
-        f"  {share}; the first at [{', '.join(map(str, index))}]: "
-        f"got {actual[index].item():.6g}, wanted {expected[index].item():.6g}"
-    )
+    return f"  {share}; the first at [{', '.join(map(str, index))}]: {both(actual[index].item(), expected[index].item())}"
+
+
+def both(actual: float, expected: float) -> str:
+    """The two numbers, with as many digits as it takes to tell them apart, six at least."""
+    if isinstance(expected, int):
+        return f"got {actual}, wanted {expected}"
+    pairs = [(f"{actual:.{digits}g}", f"{expected:.{digits}g}") for digits in range(6, 18)]
+    got, wanted = next((pair for pair in pairs if pair[0] != pair[1]), pairs[-1])
+    return f"got {got}, wanted {wanted}"
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -178,7 +184,17 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 def describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a {name_of(value.dtype)} tensor of shape {tuple(value.shape)}"
-    return "None" if value is None else f"{type(value).__name__} {value!r}"
+    if isinstance(value, (list, tuple)) and any(isinstance(part, (Tensor, list, tuple)) for part in value):
+        return f"a {type(value).__name__} of {len(value)} ({shortened(', '.join(map(describe, value)))})"
+    if isinstance(value, Mapping):
+        return f"a dictionary with {shortened(', '.join(map(repr, value))) or 'nothing in it'}"
+    return "None" if value is None else f"{type(value).__name__} {shortened(repr(value))}"
+
+
+def shortened(text: str) -> str:
+    """The text in one line that is not too long."""
+    text = " ".join(text.split())
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -211,10 +227,17 @@ def give_weights(module: nn.Module, weights: Mapping[str, Tensor], call: str) ->
             raise AssertionError(
                 f"{call}: {name} has the shape {tuple(own[name].shape)}, wanted {tuple(tensor.shape)}."
             )
-    trainable = {name for name, _ in module.named_parameters()}
+    trainable = dict(module.named_parameters(remove_duplicate=False))
+    first_names: dict[int, str] = {}
     for name in weights:
         if name not in trainable:
             raise AssertionError(f"{call}: {name} is a plain tensor; make it an nn.Parameter, so that it can be trained.")
+        first = first_names.setdefault(id(trainable[name]), name)
+        if first != name:
+            raise AssertionError(
+                f"{call}: {first} and {name} are one and the same parameter. Build a layer of its own for each of them; "
+                "[layer] * 2 holds the same layer twice."
+            )
     module.load_state_dict({name: tensor.double() for name, tensor in weights.items()})
     return module
 
