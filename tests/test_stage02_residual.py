@@ -116,6 +116,18 @@ def test_parameters(stage, out_channels, time_channels):
 
 
 @block
+def test_equal_channels_need_no_convolution(stage):
+    def run(module):
+        block = module.ResidualBlock(288, int("288"))  # equal, but not the same object
+        return sorted(name for name, _ in block.named_parameters() if name.startswith("shortcut"))
+
+    check(
+        stage, run, [], "the shortcut's parameters in ResidualBlock(288, 288)",
+        hint="x itself where the number of channels stays the same; compare with ==, `is` means the same object.",
+    )
+
+
+@block
 def test_a_correction_of_zero_leaves_the_input(stage):
     theirs = without(reference.residual_block(8, 8), "conv2")
     x = rand(2, 8, 5, 7, scale=2.0, shift=1.0)
