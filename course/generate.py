@@ -15,7 +15,6 @@ from course.stages import ROOT, STAGES, short_path
 PROMPT = "a red house on a green hill at night"
 SAMPLERS = ("ddim", "ddpm", "euler", "dpm++2m")
 MAX_SIZE = 4096
-LATENT_CHANNELS = 4  # in every Stable Diffusion 1.x
 
 
 @dataclass
@@ -260,6 +259,7 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     model = ckpt.build(blocks, opened, device, dtype, settings.ema)
     if settings.ema and not opened.has_ema:
         print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    opened.tensors = {}  # the file is closed while it draws
     warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
     warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
     if settings.compile:
@@ -269,12 +269,14 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
           f"loaded in {time.perf_counter() - started:.1f} s")
 
     target = out or pictures.free_name(ROOT / "outputs", settings.prompt)
+    channels = opened.config.vae.latent_channels
     results = []
     for i in range(settings.count):
         one = Settings(**asdict(settings) | {"seed": settings.seed + i, "count": 1})
         path = target if settings.count == 1 else target.with_name(f"{target.stem}-{i + 1}{target.suffix}")
         started = time.perf_counter()
-        picture, frames = draw_one(blocks, model, one, images, mask, device, film)
+        size = (1, channels, one.height // model.vae.factor, one.width // model.vae.factor)
+        picture, frames = draw_one(blocks, model, one, size, images, mask, device, film)
         seconds = time.perf_counter() - started
         pictures.write_png(path, picture, asdict(one))
         print(f"{short_path(path)}  {picture.width}x{picture.height}  seed {one.seed}  {seconds:.1f} s")
@@ -322,16 +324,15 @@ def warn_if_cut(tokenizer, name: str, text: str) -> None:
         print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {tokenizer.decode(ids[room:])!r}")
 
 
-def draw_one(blocks, model, s: Settings, images, mask, device, film: bool):
-    """One picture, and one frame per step if it is to be filmed."""
+def draw_one(blocks, model, s: Settings, size: tuple[int, ...], images, mask, device, film: bool):
+    """One picture from noise of this size, (1, channels, height, width), and one frame per step if it is to be filmed."""
     import torch
     from PIL import Image
     from tqdm import tqdm
 
     sampler, vae = blocks[9], blocks[5]
     generator = torch.Generator().manual_seed(s.seed)
-    shape = (1, LATENT_CHANNELS, s.height // model.vae.factor, s.width // model.vae.factor)
-    noise = torch.randn(shape, generator=generator).to(device)
+    noise = torch.randn(size, generator=generator).to(device)
     frames = []
 
     def to_picture(tensor: torch.Tensor) -> Image.Image:
