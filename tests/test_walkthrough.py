@@ -199,6 +199,12 @@ def test_every_command_of_make_help(repo):
         assert wanted in make(repo, *words.split())[1]
 
 
+@pytest.mark.limit(120)
+def test_the_table_of_latencies(repo):
+    _, shown = make(repo, "latency", "STAGE=1")  # its exit code depends on how busy the machine is
+    assert re.search(r"^ 1 group_norm +\d+\.\d s +\d+\.\d\d s +4 saves +\d+\.\d\d s +\d+\.\d\d s$", shown, re.MULTILINE), shown
+
+
 def test_wrong_words_get_one_sentence(repo):
     for words, wanted in {
         "hint EXERCISE=3.9": "There is no exercise '3.9'",
