@@ -1,4 +1,7 @@
-"""`make bench`: seconds per picture and peak memory of these blocks against diffusers' own pipeline.
+"""`make bench`: seconds per picture and peak memory of these blocks against diffusers' own pipeline, as a table.
+
+Without options it takes the small model, as it is and compiled; CHECKPOINT names another one, DTYPE=float32,bfloat16
+asks for two rows, COMPILE=1 for compiled ones only and COMPILE=0 for none.
 
 Both draw from the same file, prompt, noise, sampler, steps, device and dtype, by turns in one run, after a warm-up; so
 whatever else the machine does hits both alike. What counts is the ratio of each neighbouring pair.
@@ -6,11 +9,15 @@ whatever else the machine does hits both alike. What counts is the ratio of each
 
 import argparse
 import contextlib
+import gc
+import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +39,8 @@ def load_ours(options, device, dtype) -> Callable:
     from course.assemble import for_generating
 
     blocks = for_generating(options.blocks, fused=True).load()
-    model = build(blocks, open_checkpoint(options.checkpoint, options.tokenizer), device, dtype)
+    opened = open_checkpoint(options.checkpoint, options.tokenizer)
+    model = build(blocks, opened, device, dtype)
     if options.compile:
         model.unet = torch.compile(model.unet)
         model.vae.decoder = torch.compile(model.vae.decoder)
@@ -48,6 +56,7 @@ def load_diffusers(options, device, dtype) -> Callable:
     import diffusers
     import torch
 
+    diffusers.utils.logging.disable_progress_bar()
     config = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     leading = config | {"steps_offset": 1, "timestep_spacing": "leading"}
     scheduler = {
@@ -55,16 +64,16 @@ def load_diffusers(options, device, dtype) -> Callable:
         "euler": lambda: diffusers.EulerDiscreteScheduler(**leading),
         "dpm++2m": lambda: diffusers.DPMSolverMultistepScheduler(**leading),
     }[options.sampler]()
-    checkpoint = Path(options.checkpoint)
-    pipeline = diffusers.StableDiffusionPipeline.from_single_file(
-        str(checkpoint), config=str(checkpoint.with_name("diffusers")), local_files_only=True, torch_dtype=dtype
-    )
-    pipeline.scheduler = scheduler
+    with tempfile.TemporaryDirectory() as folder:
+        write_configs(options, Path(folder))
+        common = {"config": folder, "local_files_only": True, "torch_dtype": dtype}
+        unet = diffusers.UNet2DConditionModel.from_single_file(
+            options.checkpoint, subfolder="unet", extract_ema=True, **common
+        )
+        pipeline = diffusers.StableDiffusionPipeline.from_single_file(
+            options.checkpoint, unet=unet, scheduler=scheduler, **common
+        )
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.unet = diffusers.UNet2DConditionModel.from_single_file(
-        str(checkpoint), config=str(checkpoint.with_name("diffusers")), subfolder="unet", extract_ema=True,
-        local_files_only=True, torch_dtype=dtype,
-    )
     pipeline = pipeline.to(device)
     if dtype != torch.float32:
         pipeline.unet.to(memory_format=torch.channels_last)
@@ -83,6 +92,18 @@ def load_diffusers(options, device, dtype) -> Callable:
     return draw
 
 
+def write_configs(options, folder: Path) -> None:
+    """The config files with which diffusers opens a single file, and the tokenizer's two."""
+    from course.training.export import diffusers_configs
+
+    for name, content in diffusers_configs(open_checkpoint(options.checkpoint, options.tokenizer).config).items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content), encoding="utf-8")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(Path(options.tokenizer or Path(options.checkpoint).parent) / name, folder / "tokenizer" / name)
+
+
 def timed(draw: Callable, noise, device) -> tuple[float, object]:
     import torch
 
@@ -95,30 +116,31 @@ def timed(draw: Callable, noise, device) -> tuple[float, object]:
     return time.perf_counter() - start, images
 
 
-def peak_memory(options, who: str) -> float:
+def peak_memory(options, who: str, dtype: str, compiled: bool) -> float:
     """Peak memory in GiB of a process of its own that loads and draws once: of the GPU, or of the process."""
-    flags = [f"--{name}={getattr(options, name)}" for name in ("steps", "scale", "sampler", "device", "dtype", "size")]
-    command = [sys.executable, "-m", "course", "bench", f"--memory={who}", f"--checkpoint={options.checkpoint}", *flags]
+    names = ("checkpoint", "steps", "scale", "sampler", "device", "size", "blocks")
+    command = [sys.executable, "-m", "course", "bench", *(f"--{name}={getattr(options, name)}" for name in names)]
+    command += [f"--memory={who}", f"--dtype={dtype}", f"--compile={int(compiled)}"]
     command += [f"--tokenizer={options.tokenizer}"] if options.tokenizer else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"measuring the memory of {who} failed: {done.stderr.strip().splitlines()[-1]}")
+        last = (done.stderr.strip() or "it was killed").splitlines()[-1]
+        raise RuntimeError(f"measuring the memory of {who} failed: {last}")
     return float(done.stdout.split()[-1])
 
 
-def report_memory(options, device, dtype, make_noise) -> None:
-    """What the process of its own prints: GiB."""
+def own_peak(device) -> float:
+    """GiB that this process has had at most: of the GPU's memory, or of the machine's."""
     import torch
 
-    draw = (load_ours if options.memory == "ours" else load_diffusers)(options, device, dtype)
-    timed(draw, make_noise(0), device)
     if device.type == "cuda":
-        print(torch.cuda.max_memory_allocated() / 2**30)
-    else:
-        import resource
+        return torch.cuda.max_memory_allocated() / 2**30
+    with contextlib.suppress(OSError, StopIteration):  # getrusage counts what the parent process had before the start
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**20
+    import resource
 
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(kilobytes / 2**20 if platform.system() != "Darwin" else kilobytes / 2**30)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if platform.system() == "Darwin" else 2**20)
 
 
 def processor() -> str:
@@ -129,6 +151,69 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile would call."""
+    return shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
+
+
+def measure(options, device, dtype_name: str, compiled: bool) -> list[str]:
+    """One row of the table."""
+    import torch
+
+    options.compile = compiled
+    dtype = choose_dtype(dtype_name, device)
+    config = open_checkpoint(options.checkpoint, options.tokenizer).config
+    side = (options.size or config.image_size) // config.vae.factor
+
+    def make_noise(seed: int):
+        shape = (1, config.vae.latent_channels, side, side)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+
+    load = {"ours": load_ours, "diffusers": load_diffusers}
+    if options.memory:
+        timed(load[options.memory](options, device, dtype), make_noise(0), device)
+        return []
+
+    kind = f"{str(dtype).removeprefix('torch.')}, {'compiled' if compiled else 'eager'}"
+    print(f"{short_path(options.checkpoint)}, {kind}: memory ...", file=sys.stderr, flush=True)
+    memory = {who: peak_memory(options, who, dtype_name, compiled) for who in WHO}
+    print("warming up ...", file=sys.stderr, flush=True)
+    torch.compiler.reset()
+    draws = {who: load[who](options, device, dtype) for who in WHO}
+    pictures = {who: timed(draw, make_noise(0), device)[1] for who, draw in draws.items()}
+    ours, theirs = (pictures[who].float().clamp(-1.0, 1.0) for who in WHO)
+    difference = float((ours - theirs).abs().max()) / 2.0
+    print(f"{options.rounds} rounds ...", file=sys.stderr, flush=True)
+    seconds = {who: [] for who in WHO}
+    for i in range(options.rounds):
+        for who in WHO if i % 2 == 0 else reversed(WHO):
+            seconds[who].append(timed(draws[who], make_noise(i), device)[0])
+    ratios = sorted(own / other for own, other in zip(seconds["ours"], seconds["diffusers"]))
+    middle = {who: statistics.median(seconds[who]) for who in WHO}
+    pixels = side * config.vae.factor
+    return [
+        Path(options.checkpoint).resolve().parent.name,
+        f"{options.steps} x {pixels} px",
+        kind,
+        " / ".join(f"{middle[who]:.3g}" for who in WHO),
+        " / ".join(f"{options.steps / middle[who]:.3g}" for who in WHO),
+        " / ".join(f"{memory[who]:.2f}" for who in WHO),
+        f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+        f"{difference:.0e}",
+    ]
+
+
+COLUMNS = ("checkpoint", "steps", "how", "s per picture", "steps per s", "peak GiB", "ratio of times", "max difference")
+
+
+def table(rows: list[list[str]]) -> str:
+    """Markdown, with columns of one width."""
+    lines = [list(COLUMNS), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(f"{cell:<{w}}" for cell, w in zip(line, widths)) + " |" for line in lines)
+
+
 def main(arguments: list[str] | None = None) -> int:
     env = os.environ.get
     parser = argparse.ArgumentParser(prog="python -m course bench", description="Speed and memory against diffusers.")
@@ -137,49 +222,34 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=int(env("STEPS") or 25))
     parser.add_argument("--scale", type=float, default=float(env("SCALE") or 7.5))
     parser.add_argument("--sampler", choices=("ddim", "euler", "dpm++2m"), default=env("SAMPLER") or "ddim")
-    parser.add_argument("--size", type=int, default=0, help="height and width in pixels (default: the checkpoint's)")
+    side = "height and width in pixels (default: the checkpoint's)"
+    parser.add_argument("--size", type=int, default=int(env("WIDTH") or 0), help=side)
     parser.add_argument("--rounds", type=int, default=int(env("ROUNDS") or 7), help="timed pictures of each")
     parser.add_argument("--device", default=env("DEVICE") or "auto")
-    parser.add_argument("--dtype", default=env("DTYPE") or "auto")
+    parser.add_argument("--dtype", default=env("DTYPE") or "auto", help="one, or several with commas between them")
     parser.add_argument("--blocks", default=env("BLOCKS") or "solutions")
-    parser.add_argument("--compile", action="store_true", default=(env("COMPILE") or "0") not in ("0", ""))
+    parser.add_argument(
+        "--compile", nargs="?", const="1", choices=("", "0", "1"), default=env("COMPILE") or "",
+        help="1: compiled, 0: as it is (default: both for the small model, as it is for others)",
+    )
     parser.add_argument("--memory", choices=WHO, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
 
     import torch
 
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device)
-    config = open_checkpoint(options.checkpoint, options.tokenizer).config
-    side = (options.size or config.image_size) // config.vae.factor
-
-    def make_noise(seed: int):
-        shape = (1, config.unet.in_channels, side, side)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
-
+    if Path(options.checkpoint).is_dir():
+        options.checkpoint = str(Path(options.checkpoint) / "model.safetensors")
+    small = Path(options.checkpoint).resolve() == TINY.resolve()
+    ways = [False, True] if options.compile == "" and small else [options.compile == "1"]
+    if True in ways and compiler() is None:
+        print("There is no C++ compiler here (g++ or clang++), so nothing is compiled.", file=sys.stderr)
+        ways = [False]
+    rows = [measure(options, device, dtype, way) for dtype in options.dtype.split(",") for way in ways]
     if options.memory:
-        report_memory(options, device, dtype, make_noise)
+        print(own_peak(device))
         return 0
-
-    draws = {"ours": load_ours(options, device, dtype), "diffusers": load_diffusers(options, device, dtype)}
-    print("warming up ...", flush=True)
-    pictures = {who: timed(draw, make_noise(0), device)[1] for who, draw in draws.items()}
-    ours, theirs = (pictures[who].float().clamp(-1.0, 1.0) for who in WHO)
-    difference = float((ours - theirs).abs().max()) / 2.0
-    seconds = {who: [] for who in WHO}
-    for i in range(options.rounds):
-        for who in WHO if i % 2 == 0 else reversed(WHO):
-            seconds[who].append(timed(draws[who], make_noise(i), device)[0])
-    ratios = sorted(own / other for own, other in zip(seconds["ours"], seconds["diffusers"]))
-    memory = {who: peak_memory(options, who) for who in WHO}
-
     where = torch.cuda.get_device_name() if device.type == "cuda" else processor()
-    print(f"{short_path(options.checkpoint)}, {side * config.vae.factor} px, {options.sampler}, {options.steps} steps, "
-          f"{str(dtype).removeprefix('torch.')}{', compiled' if options.compile else ''}, on {where}")
-    print(f"largest difference between the two pictures: {difference:.1e} (of 1)\n")
-    print(f"{'':<12}{'s/picture':>10}{'steps/s':>10}{'peak GiB':>10}")
-    for who in WHO:
-        middle = statistics.median(seconds[who])
-        print(f"{who:<12}{middle:>10.3f}{options.steps / middle:>10.2f}{memory[who]:>10.2f}")
-    print(f"\nours / diffusers: median {statistics.median(ratios):.2f}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    print(f"{where}, torch {torch.__version__}, {torch.get_num_threads()} threads; {options.sampler}; ours / diffusers\n")
+    print(table(rows))
     return 0

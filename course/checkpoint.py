@@ -234,7 +234,7 @@ class _LetGo(TorchFunctionMode):
     """While it is active, each tensor of a mapped file leaves this process's memory again when copy_ has read it.
 
     Without it all that was read of the file stays in memory beside the models for as long as the mapping lives. Nothing
-    is lost: who reads the tensor again gets it from the file again. Other memory, and systems other than Linux, are left
+    is lost: who reads the tensor again gets it from the file again. Other memory, and systems other than Linux, stay
     as they are.
     """
 

@@ -325,7 +325,7 @@ def warn_if_cut(tokenizer, name: str, text: str) -> None:
 
 
 def draw_one(blocks, model, s: Settings, size: tuple[int, ...], images, mask, device, film: bool):
-    """One picture from noise of this size, (1, channels, height, width), and one frame per step if it is to be filmed."""
+    """One picture out of noise of this size, (1, channels, height, width); one frame per step if it is to be filmed."""
     import torch
     from PIL import Image
     from tqdm import tqdm
