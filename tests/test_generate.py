@@ -1,7 +1,9 @@
 """`make generate` as people use it: every option, every refusal, and nothing half-written."""
 
+import dataclasses
 import json
 import os
+import signal
 import stat
 import struct
 import subprocess
@@ -64,6 +66,28 @@ def refusal(result: tuple[int, str, str], *words: str) -> None:
         assert word in errors, f"{word!r} is not in: {errors}"
     left = [path for path in Path.cwd().iterdir() if path.suffix in (".part", ".gif") or path.name == "out.png"]
     assert not left, left
+
+
+@pytest.fixture
+def before_call(monkeypatch):
+    """before_call(number, do): do() is called when the U-Net is asked for the so-manieth time."""
+
+    def arrange(number: int, do) -> None:
+        build, calls = checkpoint.build, []
+
+        def hook(*args) -> None:
+            calls.append(args)
+            if len(calls) == number:
+                do()
+
+        def with_hook(*args, **kwargs):
+            model = build(*args, **kwargs)
+            model.unet.register_forward_pre_hook(hook)
+            return model
+
+        monkeypatch.setattr(checkpoint, "build", with_hook)
+
+    return arrange
 
 
 def pixels(path: str | Path) -> numpy.ndarray:
@@ -315,21 +339,46 @@ def test_nan_is_named(draw, monkeypatch):
     refusal(draw(), "nan", "DTYPE")
 
 
-def test_out_of_memory_gives_advice(draw, monkeypatch):
-    def full(*args, **kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(checkpoint, "build", full)
-    refusal(draw(), "memory", "WIDTH")
+def out_of_memory(*args, **kwargs):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of ...")
 
 
-def test_stopping_in_the_middle(draw, monkeypatch):
-    def stopped(*args, **kwargs):
-        raise KeyboardInterrupt
+def test_out_of_memory_while_loading_gives_advice(draw, monkeypatch):
+    monkeypatch.setattr(checkpoint, "build", out_of_memory)
+    refusal(draw(), "memory", "WIDTH", "DTYPE=float16", "DEVICE=cpu")
 
-    monkeypatch.setattr(checkpoint, "build", stopped)
+
+def test_out_of_memory_while_drawing_gives_advice(draw, before_call):
+    before_call(2, out_of_memory)
+    refusal(draw(), "memory", "WIDTH", "DTYPE=float16", "DEVICE=cpu")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
+def test_stopping_in_the_middle(draw, before_call, number):
+    before_call(3, lambda: signal.raise_signal(number))
+    code, _, errors = draw("--steps=4", "--film=1")
+    assert code == 130 and "Stopped" in errors and "Traceback" not in errors
+    assert not list(Path.cwd().iterdir())
+
+
+def test_stopping_between_two_pictures_keeps_the_first(draw, before_call):
+    before_call(3, lambda: signal.raise_signal(signal.SIGINT))
+    code, output, _ = draw("--steps=2", "--count=2")
+    assert code == 130 and "out-1.png" in output
+    assert [path.name for path in Path.cwd().iterdir()] == ["out-1.png"] and pixels("out-1.png").shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["Ctrl-C", "full"])
+def test_failing_while_writing_leaves_what_was_there(draw, monkeypatch, error):
+    def half(self, file, *args, **kwargs):
+        file.write(b"half of it")
+        raise error
+
+    Path("out.png").write_bytes(b"old")
+    monkeypatch.setattr(Image.Image, "save", half)
     code, _, errors = draw()
-    assert code == 130 and "Stopped" in errors and not Path("out.png").exists()
+    assert code == (130 if isinstance(error, KeyboardInterrupt) else 2) and "Traceback" not in errors
+    assert [path.name for path in Path.cwd().iterdir()] == ["out.png"] and Path("out.png").read_bytes() == b"old"
 
 
 # --- other checkpoints -----------------------------------------------------------------------------------------------
@@ -383,6 +432,19 @@ def test_an_inpainting_checkpoint(draw, stranger):
         return tensors | {name: torch.zeros(64, 9, 3, 3)}
 
     refusal(draw(stranger(nine)), "inpainting", "9 channels")
+
+
+def test_other_latents_than_four_channels(draw, tmp_path):
+    config = tiny_config()
+    config = dataclasses.replace(
+        config,
+        vae=dataclasses.replace(config.vae, latent_channels=6),
+        unet=dataclasses.replace(config.unet, in_channels=6, out_channels=6),
+    )
+    write_untrained(config, tmp_path / "six")
+    code, _, errors = draw(f"--checkpoint={tmp_path / 'six' / 'model.safetensors'}")
+    assert code == 0, errors
+    assert Image.open("out.png").size == (32, 32)
 
 
 def test_a_missing_tensor(draw, stranger):
