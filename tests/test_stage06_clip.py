@@ -124,6 +124,14 @@ def test_any_merge_list(stage, count, word, seed):
     check_bpe(stage, word, random_merges(count, seed), alphabet="abc")
 
 
+@bpe
+def test_a_very_long_word(stage):
+    check_bpe(
+        stage, "abc" * 100, [("a", "b"), ("c", "ab")],
+        hint="numbers are compared with < or ==; `is` asks whether they are one object, which only small ones are.",
+    )
+
+
 def random_merges(count, seed):
     """A merge list as training makes them: each pair consists of symbols that exist by then."""
     chance = random.Random(seed)
@@ -341,6 +349,23 @@ def test_long_texts_are_not_cut_here(stage):
 
 
 # --- rows of ids -----------------------------------------------------------------------------------------------------
+
+
+@tokenize
+@pytest.mark.parametrize("text, wanted", [("a red  House, 42!", "a red house , 4 2 !"), ("Straße 🏠", "straße 🏠"), ("", "")])
+def test_ids_read_back(stage, text, wanted):
+    """Given, but it leans on the ids."""
+    check(
+        stage, lambda m: make_tokenizer(m).decode(make_tokenizer(m)(text)[0]), wanted,
+        f"tokenizer.decode(tokenizer({text!r})[0])", hint="decode itself is given: the ids are to be looked at.",
+    )
+
+
+@tokenize
+def test_the_byte_alphabet_is_complete(stage):
+    """Given: one character for each byte, those that the tokenizers library uses."""
+    alphabet = stage.byte_alphabet()
+    assert sorted(alphabet) == list(range(256)) and set(alphabet.values()) == set(ByteLevel.alphabet())
 
 
 def check_rows(stage, prompts, call, hint="", max_length=77):
