@@ -95,7 +95,7 @@ def assemble(
         sources: stage number -> file.
         overrides: stage number -> source text that takes the place of the file's.
         fused: whether the reference stages get torch's fused kernels in place of the written-out formulas of group
-            norm, SiLU and attention. A learner's file is never changed.
+            norm, SiLU and attention, and pixels as tokens without gaps in memory. A learner's file is never changed.
     """
     return Blocks(sources, overrides or {}, fused)
 
@@ -205,5 +205,8 @@ def _fused_functions(number: int) -> dict[str, object]:
     def scaled_dot_product_attention(query, key, value, mask=None):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
-    replacements = {1: group_norm, 2: silu, 3: scaled_dot_product_attention}
-    return {replacements[number].__name__: replacements[number]} if number in replacements else {}
+    def image_to_tokens(x):
+        return x.flatten(2).transpose(1, 2).contiguous()  # else every operation on the tokens makes its own copy
+
+    replacements = {1: (group_norm,), 2: (silu,), 3: (scaled_dot_product_attention, image_to_tokens)}
+    return {function.__name__: function for function in replacements.get(number, ())}

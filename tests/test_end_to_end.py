@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from course.assemble import for_testing
 from small_pipeline import (
     NEGATIVE_PROMPTS,
     PROMPTS,
@@ -65,6 +66,18 @@ def test_text_to_image(blocks, parts, sampler, scale, batch, height, width, step
         return unit_range(module.text_to_image(model, prompts, negative, noise, steps, scale, sampler, generator))
 
     compare(blocks[9], draw, wanted, f"{steps} steps of {sampler}, guidance {scale}, {batch} pictures {width}x{height}")
+
+
+def test_fused_kernels_draw_the_same(blocks, parts):
+    """What `make generate` puts in place of the written-out formulas."""
+    fused = for_testing(1, "solutions", fused=True)
+    noise = rand(*latent_shape(2, 32, 64), dtype=torch.float32)
+
+    def draw(these, parts):
+        model = our_pipeline(these[9], parts)
+        return unit_range(these[9].text_to_image(model, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, 4))
+
+    compare(fused[9], lambda _: draw(fused, our_parts(fused)), draw(blocks, parts), "with fused kernels")
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
