@@ -145,7 +145,7 @@ def tensor_difference(actual: Any, expected: Tensor, tolerance: float) -> str:
             return f"{int(a.isnan().sum())} of {a.numel()} numbers are nan"
         same_infinities = torch.equal(a.isinf(), e.isinf()) and torch.equal(a[a.isinf()], e[e.isinf()])
         if not same_infinities:
-            return elements(a, e, (a.isinf() | e.isinf()) & (a != e))
+            return "the values differ\n" + elements(a, e, (a.isinf() | e.isinf()) & (a != e))
         error = relative_error(a.masked_fill(a.isinf(), 0), e.masked_fill(e.isinf(), 0))
         if error <= tolerance:
             return ""
