@@ -16,7 +16,7 @@ from course.training.export import write_untrained
 
 pytestmark = pytest.mark.limit(120)
 
-MARGIN = 50  # MB that loading may take beside the weights; measured: 8
+MARGIN = 50  # MB that loading may take beside the weights
 
 # Loads in a process of its own. Peaks are counted from what the process holds after it has loaded the small model once.
 LOAD = """
