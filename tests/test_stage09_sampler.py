@@ -405,14 +405,25 @@ def test_no_gradients_are_kept(stage, make):
 
 
 @loop
-def test_unknown_sampler(stage, make):
+@pytest.mark.parametrize("sampler", ["dimm", "DDIM", "ddin", "dpm", "heun"])
+def test_unknown_sampler(stage, make, sampler):
     def run(module):
         try:
-            return len(list(module.denoise(make(module), NOISE, [501, 1], CONTEXT, sampler="dimm")))
+            return len(list(module.denoise(make(module), NOISE, [501, 1], CONTEXT, sampler=sampler)))
         except ValueError as error:
-            return "ValueError that names it" if "dimm" in str(error) else f"ValueError: {error}"
+            return "ValueError that names it" if sampler in str(error) else f"ValueError: {error}"
 
-    check(stage, run, "ValueError that names it", "denoise(..., sampler='dimm')")
+    check(stage, run, "ValueError that names it", f"denoise(..., sampler={sampler!r})")
+
+
+@loop
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "euler", "dpm++2m"])
+def test_a_sampler_that_was_read_from_a_file(stage, make, sampler):
+    read = sampler.encode().decode()  # equal, but another object
+    check(
+        stage, lambda m: len(steps_of(m, make(m), read, generator=seeded())), 4,
+        f"the number of steps of denoise(..., sampler={sampler!r})", hint="compare texts with ==, not with `is`.",
+    )
 
 
 # --- whole pictures, with stand-ins ----------------------------------------------------------------------------------
@@ -467,6 +478,15 @@ def test_no_guidance_halves_the_work(stage, make):
         stage, run, {"batch sizes": [2, 2, 2], "picture": last_of("ddim", 1.0, 3)},
         "the U-Net's batch sizes and the result of text_to_image(model, 2 prompts, ..., noise, 3, guidance_scale=1)",
         tolerance=SINGLE, hint="contexts_for returns None for the negative context at scale 1; leave it so.",
+    )
+
+
+@text
+def test_at_scale_zero_the_negative_prompts_draw(stage, make):
+    check(
+        stage, lambda m: m.text_to_image(make(m), *TEXTS, NOISE, 3, 0.0), last_of("ddim", 0.0, 3),
+        "text_to_image(model, prompts, negative_prompts, noise, 3, guidance_scale=0)", tolerance=SINGLE,
+        hint="only at scale 1 is the negative context left out.",
     )
 
 
