@@ -89,10 +89,14 @@ class FakeVAE(nn.Module):
 
     def encode(self, images, noise=None):
         self.encoder_noise = noise
-        return fake_encode(images) + (0.0 if noise is None else 0.1 * noise)
+        return fake_encode(images) + self.zero() + (0.0 if noise is None else 0.1 * noise)
 
     def decode(self, latents):
-        return fake_decode(latents)
+        return fake_decode(latents) + self.zero()
+
+    def zero(self):
+        """Made of the weights, so that gradients would be kept here."""
+        return 0.0 * self.post_quant_conv.bias[0]
 
 
 def fake_encode(images):
@@ -201,6 +205,17 @@ def test_guided_answer(stage):
         guided(3.0)(NOISE, 501), "predict_noise(unet, latents, 501, context, negative_context, guidance_scale=3)",
         tolerance=SINGLE, hint="which half of the answers belongs to which context?",
         inputs={"latents": NOISE, "context": CONTEXT, "negative_context": NEGATIVE_CONTEXT},
+    )
+
+
+@prediction
+def test_guided_answer_for_three(stage):
+    latents, context, negative_context = (single(3, *x.shape[1:], seed=5) for x in (NOISE, CONTEXT, NEGATIVE_CONTEXT))
+    check(
+        stage, lambda m: m.predict_noise(FakeUNet(), latents, 501, context, negative_context, 3.0).detach(),
+        guided(3.0, context, negative_context)(latents, 501),
+        "predict_noise(unet, latents, 501, context, negative_context, guidance_scale=3) of three samples",
+        tolerance=SINGLE, hint="two halves, whatever the number of samples.",
     )
 
 
@@ -608,6 +623,17 @@ def test_defaults_of_image_to_image(stage, make):
     )
 
 
+@image
+def test_default_guidance_of_image_to_image(stage, make):
+    first = TIMESTEPS["ddim"][1]
+    check(
+        stage, lambda m: m.image_to_image(make(m), IMAGES, *TEXTS, NOISE, 0.75, 4),
+        last_of("ddim", 7.5, 4, noisy(fake_encode(IMAGES), NOISE, first), start=1),
+        "image_to_image(model, images, prompts, negative_prompts, noise, 0.75, 4)",
+        tolerance=SINGLE, hint="the guidance scale is 7.5, the sampler ddim.",
+    )
+
+
 MASK = torch.zeros(2, 1, 6, 10)
 MASK[0, :, :4, 4:] = 1.0
 MASK[1, :, 1:, 3:8] = 1.0  # begins in the middle of squares: their top left pixels decide
@@ -679,6 +705,32 @@ def test_inpainting_with_stand_ins(stage, make, sampler):
         last_of(sampler, 3.0, 4, noisy(original, NOISE, first), start=1, generator=seeded(), after_step=keep),
         f"inpaint(model, images, mask, prompts, negative_prompts, noise, 0.75, 4, 3, {sampler!r}, generator)",
         tolerance=SINGLE, inputs={"images": IMAGES, "mask": MASK, "noise": NOISE},
+    )
+
+
+@painting
+def test_default_guidance_of_inpaint(stage, make):
+    full = torch.ones_like(MASK)
+    check(
+        stage, lambda m: m.inpaint(make(m), IMAGES, full, *TEXTS, NOISE, 1.0, 4), last_of("ddim", 7.5, 4),
+        "inpaint(model, images, a mask of ones, prompts, negative_prompts, noise, 1, 4)",
+        tolerance=SINGLE, hint="the guidance scale is 7.5, the sampler ddim.",
+    )
+
+
+@pytest.mark.parametrize(
+    "name, given",
+    [
+        pytest.param("text_to_image", (), marks=text),
+        pytest.param("image_to_image", (IMAGES,), marks=image),
+        pytest.param("inpaint", (IMAGES, MASK), marks=painting),
+    ],
+    ids=["text to image", "image to image", "inpaint"],
+)
+def test_pictures_keep_no_gradients(stage, make, name, given):
+    check(
+        stage, lambda m: getattr(m, name)(make(m), *given, *TEXTS, NOISE, num_steps=2).requires_grad, False,
+        f"requires_grad of the result of {name}", hint="drawing runs under torch.no_grad(): it needs far less memory.",
     )
 
 
