@@ -44,6 +44,9 @@ LONGEST_FAILURE = 24  # lines
 WIDTH = 120  # characters of a line
 LONGEST_MESSAGE = 8  # lines, of an exception that is not ours
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background; there are tests of Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
     "course",
