@@ -40,7 +40,9 @@ class Mutant:
     @property
     def reason(self) -> str:
         """Why nobody could notice; "" if somebody could."""
-        return equivalents().get((self.stage.module, self.before, self.after), "")
+        known = equivalents()
+        whole_line = known.get((self.stage.module, self.before, "*"), "")
+        return known.get((self.stage.module, self.before, self.after), whole_line)
 
     def __str__(self) -> str:
         return f"{self.stage.module}.py:{self.line}\n  - {self.before}\n  + {self.after}"
@@ -48,7 +50,7 @@ class Mutant:
 
 @cache
 def equivalents() -> dict[tuple[str, str, str], str]:
-    """(module, line as it is, line as changed) -> the reason."""
+    """(module, line as it is, line as changed or "*" for any way) -> the reason."""
     entries = tomllib.loads(EQUIVALENTS.read_text(encoding="utf-8"))["mutant"]
     return {(e["stage"], e["before"], after): e["reason"] for e in entries for after in e["after"]}
 

@@ -420,6 +420,15 @@ def test_no_gradients_are_kept(stage, make):
 
 
 @loop
+def test_three_hundred_steps(stage, make):
+    check(
+        stage, lambda m: len(steps_of(m, make(m), timesteps=list(range(300, 0, -1)))), 300,
+        "the number of steps of denoise(model, latents, [300, 299, ..., 1], context)",
+        hint="compare numbers with < or ==, not with `is`.",
+    )
+
+
+@loop
 @pytest.mark.parametrize("sampler", ["dimm", "DDIM", "ddin", "dpm", "heun"])
 def test_unknown_sampler(stage, make, sampler):
     def run(module):

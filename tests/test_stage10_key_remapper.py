@@ -481,6 +481,7 @@ PROBLEMS = {
     "wrong shape": (
         broken(lambda w: w.update({"second.weight": rand(2, 2)})), ["second.weight", "(2, 2, 1, 1)", "(2, 2)"]
     ),
+    "too large": (broken(lambda w: w.update({"first.bias": rand(3)})), ["first.bias", "(2,)", "(3,)"]),
     "a shape that would broadcast": (
         broken(lambda w: w.update({"first.bias": rand(1)})), ["first.bias", "(2,)", "(1,)"]
     ),
