@@ -642,6 +642,24 @@ def test_dpm_solver_keeps_float32(stage):
 # --- the samplers beside each other ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "stepper",
+    [
+        pytest.param("ddim_step", marks=ddim),
+        pytest.param("euler_step", marks=euler),
+        pytest.param("dpm_solver_2m_step", marks=dpm),
+    ],
+)
+def test_timestep_zero_is_not_yet_the_end(stage, stepper):
+    latents, noise = latents_and_noise(9)
+    check(
+        stage, lambda m: getattr(m, stepper)(schedule(m), latents, noise, 21, 0),
+        math.sqrt(ABAR[0]) * original_of(latents, noise, 21) + math.sqrt(1.0 - ABAR[0]) * noise,
+        f"{stepper}(schedule, latents, predicted_noise, 21, 0)",
+        hint="at timestep 0 there is a little noise left; -1 is the end.",
+    )
+
+
 @pytest.mark.exercise("8.6", "8.8", "8.9")
 @given(st.integers(2, 999), st.data(), st.integers(0, 1000))
 def test_single_steps_of_the_deterministic_samplers_agree(stage, t, data, seed):
