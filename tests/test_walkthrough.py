@@ -205,6 +205,15 @@ def test_the_table_of_latencies(repo):
     assert re.search(r"^ 1 group_norm +\d+\.\d s +\d+\.\d\d s +4 saves +\d+\.\d\d s +\d+\.\d\d s$", shown, re.MULTILINE), shown
 
 
+@pytest.mark.skipif(not MODEL.exists(), reason="the checkpoint is not here")
+@pytest.mark.limit(240)
+def test_the_table_of_speeds(repo):
+    code, shown = make(repo, "bench", "STEPS=1", "ROUNDS=1", "COMPILE=0", "WIDTH=64")
+    row = re.search(r"\| tiny +\| 1 x 64 px \| float32, eager \|.*\| (\S+) \((\S+) to (\S+)\) *\| +(\S+) +\|", shown)
+    assert code == 0 and row, shown
+    assert row[1] == row[2] == row[3] and 0 < float(row[1]) < 20 and float(row[4]) < 1e-4
+
+
 def test_wrong_words_get_one_sentence(repo):
     for words, wanted in {
         "hint EXERCISE=3.9": "There is no exercise '3.9'",
