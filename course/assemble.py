@@ -81,7 +81,9 @@ class Blocks:
                 raise
             raise StageError(_cause(error, filename, self.package)) from error
         if self._fused and self.origin[number] == "solutions":
-            module.__dict__.update(_fused_functions(number))
+            from course.speed import fused_functions
+
+            module.__dict__.update(fused_functions(number))
         setattr(sys.modules[self.package], stage.module, module)
         return module
 
@@ -190,23 +192,3 @@ def _cause(error: BaseException, filename: str, package: str) -> str:
     if not frames:
         return f"{short_path(filename)}: {text}"
     return f"{short_path(filename)}:{frames[-1].lineno}: {text}\n    {frames[-1].line}"
-
-
-def _fused_functions(number: int) -> dict[str, object]:
-    """torch's kernels for the formulas of stages 1 to 3, under the names and with the arguments used there."""
-    from torch.nn import functional as F
-
-    def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
-        return F.group_norm(x, num_groups, weight, bias, eps)
-
-    def silu(x):
-        return F.silu(x)
-
-    def scaled_dot_product_attention(query, key, value, mask=None):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-
-    def image_to_tokens(x):
-        return x.flatten(2).transpose(1, 2).contiguous()  # else every operation on the tokens makes its own copy
-
-    replacements = {1: (group_norm,), 2: (silu,), 3: (scaled_dot_product_attention, image_to_tokens)}
-    return {function.__name__: function for function in replacements.get(number, ())}

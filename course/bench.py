@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.update(TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error", HF_HUB_OFFLINE="1")
 
 from course.checkpoint import TINY, build, choose_device, choose_dtype, open_checkpoint
+from course.speed import check_compiler, speed_up
 from course.stages import short_path
 
 PROMPT = "a red house in a green meadow at night"
@@ -34,16 +35,12 @@ WHO = ("ours", "diffusers")
 
 def load_ours(options, device, dtype) -> Callable:
     """draw(noise) -> (1, 3, height, width) in [-1, 1], by these blocks."""
-    import torch
-
     from course.assemble import for_generating
 
     blocks = for_generating(options.blocks, fused=True).load()
     opened = open_checkpoint(options.checkpoint, options.tokenizer)
     model = build(blocks, opened, device, dtype)
-    if options.compile:
-        model.unet = torch.compile(model.unet)
-        model.vae.decoder = torch.compile(model.vae.decoder)
+    speed_up(model, device, dtype, options.compile)
 
     def draw(noise):
         return blocks[9].text_to_image(model, [PROMPT], [""], noise, options.steps, options.scale, options.sampler)
@@ -79,6 +76,7 @@ def load_diffusers(options, device, dtype) -> Callable:
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
     if options.compile:
+        torch._inductor.config.freezing = False  # ours may have set it
         pipeline.unet = torch.compile(pipeline.unet)
         pipeline.vae.decoder = torch.compile(pipeline.vae.decoder)
 
@@ -151,11 +149,6 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def compiler() -> str | None:
-    """The C++ compiler that torch.compile would call."""
-    return shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
-
-
 def measure(options, device, dtype_name: str, compiled: bool) -> list[str]:
     """One row of the table."""
     import torch
@@ -179,8 +172,10 @@ def measure(options, device, dtype_name: str, compiled: bool) -> list[str]:
     memory = {who: peak_memory(options, who, dtype_name, compiled) for who in WHO}
     print("warming up ...", file=sys.stderr, flush=True)
     torch.compiler.reset()
-    draws = {who: load[who](options, device, dtype) for who in WHO}
-    pictures = {who: timed(draw, make_noise(0), device)[1] for who, draw in draws.items()}
+    draws, pictures = {}, {}
+    for who in WHO:  # one is loaded and warmed up before the other: settings of torch.compile are those of the process
+        draws[who] = load[who](options, device, dtype)
+        pictures[who] = timed(draws[who], make_noise(0), device)[1]
     ours, theirs = (pictures[who].float().clamp(-1.0, 1.0) for who in WHO)
     difference = float((ours - theirs).abs().max()) / 2.0
     print(f"{options.rounds} rounds ...", file=sys.stderr, flush=True)
@@ -242,9 +237,14 @@ def main(arguments: list[str] | None = None) -> int:
         options.checkpoint = str(Path(options.checkpoint) / "model.safetensors")
     small = Path(options.checkpoint).resolve() == TINY.resolve()
     ways = [False, True] if options.compile == "" and small else [options.compile == "1"]
-    if True in ways and compiler() is None:
-        print("There is no C++ compiler here (g++ or clang++), so nothing is compiled.", file=sys.stderr)
-        ways = [False]
+    if True in ways:
+        try:
+            check_compiler(device)
+        except ValueError as error:
+            if False not in ways:
+                raise
+            print(error, file=sys.stderr)
+            ways = [False]
     rows = [measure(options, device, dtype, way) for dtype in options.dtype.split(",") for way in ways]
     if options.memory:
         print(own_peak(device))

@@ -217,6 +217,10 @@ def explain(error: Exception, blocks) -> int:
             file=sys.stderr,
         )
         return 2
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        reason = str(error).strip().splitlines()
+        print(f"COMPILE=1 failed ({reason[0] if reason else type(error).__name__}): draw with COMPILE=0.", file=sys.stderr)
+        return 2
     if blocks is not None:
         yours = {str(blocks.paths[s.number]): s for s in STAGES if blocks.origin[s.number] == "exercises"}
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in yours]
@@ -239,10 +243,13 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
 
     from course import checkpoint as ckpt
     from course import pictures
+    from course.speed import check_compiler, speed_up
 
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
     dtype = ckpt.choose_dtype(settings.dtype, device)
+    if settings.compile:
+        check_compiler(device)
     opened = ckpt.open_checkpoint(settings.checkpoint or ckpt.TINY, settings.tokenizer)
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
@@ -262,9 +269,7 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     opened.tensors = {}  # the file is closed while it draws
     warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
     warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
-    if settings.compile:
-        model.unet = torch.compile(model.unet)
-        model.vae.decoder = torch.compile(model.vae.decoder)
+    speed_up(model, device, dtype, settings.compile)
     print(f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
           f"loaded in {time.perf_counter() - started:.1f} s")
 
