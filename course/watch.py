@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import watchfiles
+
 from course import hints, testing
 from course.assemble import StageError
 from course.stages import ROOT, STAGES, Stage, exercises_folder, short_path
@@ -334,8 +336,6 @@ def watch_files(events: queue.Queue[Event], stop: threading.Event) -> None:
     Every second all of them are looked at: some network folders send no notifications, and polling (which
     WATCHFILES_FORCE_POLLING=1 asks for) takes two saves within a second for one.
     """
-    import watchfiles
-
     stages = {stage.exercise.name: stage for stage in STAGES}
     options = dict(watch_filter=None, step=QUIET, debounce=200, poll_delay_ms=100, recursive=False)
     options |= dict(rust_timeout=1000, yield_on_timeout=True, raise_interrupt=False, stop_event=stop)

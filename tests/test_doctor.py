@@ -1,5 +1,7 @@
 """`make doctor`: knows the checkpoint's files by their hashes, which the export writes; and who sends one there."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,10 @@ def test_without_torch_a_command_sends_to_the_doctor(monkeypatch, capsys):
         shown = capsys.readouterr().err
         assert "torch is not installed for " in shown and "make doctor" in shown and len(shown.splitlines()) == 1
     assert cli.main(["help"]) == 0
+
+
+def test_without_another_package_a_command_sends_to_the_doctor():
+    hidden = "import sys; sys.modules['watchfiles'] = None; from course import cli; sys.exit(cli.main(['watch']))"
+    done = subprocess.run([sys.executable, "-c", hidden], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"watchfiles is not installed for {sys.executable}. `make doctor` says what to do.\n"
