@@ -61,7 +61,7 @@ HELP = {
     "device": "auto, cuda, mps or cpu",
     "dtype": "auto, float32, float16 or bfloat16",
     "blocks": "auto: your finished stages, exercises: only yours, solutions: only the reference",
-    "compile": "1: compile U-Net and decoder first (takes a minute, pays off for many pictures)",
+    "compile": "1: compile U-Net and decoder first (takes minutes and memory, pays off for many pictures)",
 }
 
 
