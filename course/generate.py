@@ -272,6 +272,8 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     speed_up(model, device, dtype, settings.compile)
     print(f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
           f"loaded in {time.perf_counter() - started:.1f} s")
+    if settings.compile:
+        print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
     target = out or pictures.free_name(ROOT / "outputs", settings.prompt)
     channels = opened.config.vae.latent_channels
