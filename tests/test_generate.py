@@ -160,9 +160,10 @@ def test_options_change_the_picture(draw, changed):
     assert (pixels("a.png") != pixels("b.png")).any()
 
 
-def test_bfloat16_draws_nearly_the_same(draw):
-    draw("--out=a.png"), draw("--dtype=bfloat16", "--out=b.png")
-    assert abs(pixels("a.png").astype(int) - pixels("b.png")).mean() < 12
+@pytest.mark.parametrize(("dtype", "grey_levels"), [("bfloat16", 3.0), ("float16", 0.5)])
+def test_half_precision_draws_nearly_the_same(draw, dtype, grey_levels):
+    draw("--out=a.png"), draw(f"--dtype={dtype}", "--out=b.png")
+    assert abs(pixels("a.png").astype(int) - pixels("b.png")).mean() < grey_levels
 
 
 @pytest.mark.parametrize("kind", ["text", "image", "inpaint"])
@@ -557,7 +558,7 @@ options = st.fixed_dictionaries(
         "strength": st.sampled_from(["0.01", "0.5", "1", "1.5", "0"]),
         "mask": st.sampled_from(["mask.png", "init.png", "none.png"]),
         "ema": st.sampled_from(["0", "1", "2"]),
-        "dtype": st.sampled_from(["auto", "float32", "bfloat16", "float8"]),
+        "dtype": st.sampled_from(["auto", "float32", "float16", "bfloat16", "float8"]),
         "film": st.sampled_from(["0", "1", "maybe"]),
     },
 )
