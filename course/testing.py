@@ -99,11 +99,19 @@ def test_one(stage: Stage) -> int:
     if texts := hints.reading_once(stage):
         print(texts)
         print(f"\na picture of it: make show STAGE={stage.number}")
-    after = next((later for later in map(read, STAGES[stage.number :]) if later.open or later.failure), None)
-    if after is not None:
-        print()
-        name_next(after)
+    print()
+    name_next(left_after(stage))
     return 0
+
+
+def left_after(stage: Stage) -> Verdict | None:
+    """The next stage after a finished one that is not done, as far as that is known without testing it; then earlier ones."""
+    for other in [*STAGES[stage.number :], *STAGES[: stage.number - 1]]:
+        verdict = read(other)
+        verdict.failing = set(hints.read_state()["failing"].get(str(other.number), []))
+        if verdict.open or verdict.failing or verdict.failure is not None:
+            return verdict
+    return None
 
 
 def read(stage: Stage) -> Verdict:
@@ -268,9 +276,9 @@ def explain(verdict: Verdict) -> None:
     print(f"\nagain: make test STAGE={number}     a hint: make hint STAGE={number}")
 
 
-def name_next(verdict: Verdict) -> None:
-    """The next thing to do in a stage without a failure."""
-    print("\n".join(next_lines(verdict)))
+def name_next(verdict: Verdict | None) -> None:
+    """The next thing to do in a stage without a failure; None: in none."""
+    print("\n".join(next_lines(verdict) if verdict else ["All ten stages are written: `make test` tests them together."]))
 
 
 def next_lines(verdict: Verdict) -> list[str]:
@@ -278,17 +286,17 @@ def next_lines(verdict: Verdict) -> list[str]:
     if verdict.failure is not None:
         return [f"next: {short_path(stage.exercise)} cannot be loaded", f"then: make test STAGE={stage.number}"]
     lines = to_do_lines(stage.exercise)
-    if not lines:
-        where = short_path(stage.exercise)
-        return [f"{verdict.to_do} tests are to do: an exercise of {where} still raises NotImplementedError."]
-    number = min(lines, key=lines.get)
-    exercise = next((e for e in exercises(stage) if e.number == number), None)
-    title = f": {exercise.title}" if exercise else ""
-    return [
-        f"next: exercise {number}{title}",
-        f"      {short_path(stage.exercise)}:{lines[number]}",
-        f"then: make test STAGE={stage.number}",
-    ]
+    where = short_path(stage.exercise)
+    for exercise in exercises(stage):
+        number = exercise.number
+        if number in lines or number in verdict.failing:
+            failed = "" if number in lines else " (a test of it failed when it was last run)"
+            return [
+                f"next: exercise {number}: {exercise.title}{failed}",
+                f"      {where}:{lines[number]}" if number in lines else f"      {where}",
+                f"then: make test STAGE={stage.number}",
+            ]
+    return [f"{verdict.to_do} tests are to do: an exercise of {where} still raises NotImplementedError."]
 
 
 def coloured(state: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from course import assemble, files, testing
+from course import assemble, files, hints, testing
 from course.cli import main
 from course.stages import ROOT, STAGES, TESTS, Stage, find_stage
 from course.stubs import exercises, stub_text, todo
@@ -396,6 +396,24 @@ def test_a_done_stage_then_a_failing_one(folder):
     assert failure[1].startswith(f"{folder / 'stage02_residual.py'}  exercise 2.1  test_")
     assert "printed:" in failure and "    seen" in failure and failure[-1].startswith("again: make test STAGE=2 ")
     assert sum("  exercise 2.1  test_" in line for line in failure) == 1 and len(failure) < 40
+
+
+def test_what_comes_after_a_finished_stage(folder):
+    def after(number: int) -> str:
+        return "\n".join(testing.next_lines(testing.left_after(STAGES[number - 1])))
+
+    solve(2)
+    assert "next: exercise 3.1: " in after(2)
+    solve(10)
+    assert testing.left_after(STAGES[2]) is None and testing.left_after(STAGES[9]) is None
+    hints.note_failing(STAGES[4], ["5.2", "5.3"])  # written, but wrong
+    for number in (3, 4, 6, 10):
+        assert "next: exercise 5.2: " in after(number) and after(number).endswith("make test STAGE=5")
+    assert testing.left_after(STAGES[4]) is None  # that very stage has just been tested
+    STAGES[1].exercise.write_text(files.stub(STAGES[1]))
+    assert "next: exercise 5.2: " in after(4) and "next: exercise 2.1: " in after(5)
+    STAGES[6].exercise.write_text("def f(:\n")
+    assert "stage07_unet.py cannot be loaded" in after(5)
 
 
 def test_a_started_stage_tells_how_far_it_is(folder, capsys):
