@@ -64,7 +64,7 @@ def main(only: Stage | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COURSE_EXERCISES"] = str(Path(folder, "exercises"))
         files.write_stubs()
-        print(f"{'':16s}{'make test':>11s}{'watch: median of':>20s}{'slowest':>10s}{'all right':>11s}")
+        print(f"{'':16s}{'make test':>11s}{'wrong':>11s}{'watch: median of':>20s}{'slowest':>10s}{'all right':>11s}")
         watch = Stopwatch(STAGES[0])
         stop = threading.Event()
         watching = in_background(watch_files, watch.events, stop)
@@ -74,7 +74,7 @@ def main(only: Stage | None) -> int:
                 median = statistics.median(times)
                 slow += median >= 1
                 print(
-                    f"{stage.number:2d} {stage.name:13s}{cold(stage):9.1f} s"
+                    f"{stage.number:2d} {stage.name:13s}{cold(stage, DONE):9.1f} s{cold(stage, FAILING):9.1f} s"
                     f"{median:9.2f} s{len(times):4d} saves{max(times):8.2f} s{whole:9.2f} s",
                     flush=True,
                 )
@@ -114,9 +114,18 @@ def saves(stage: Stage) -> Iterator[tuple[str, str]]:
         yield stub_text(solution, numbers[:i]), DONE if i == len(numbers) else TO_DO
 
 
-def cold(stage: Stage) -> float:
-    """Seconds of `make test STAGE=n` for the file as it is now."""
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "course", "test", "--stage", str(stage.number)]
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+def cold(stage: Stage, state: str) -> float:
+    """Seconds of `make test STAGE=n` for a stage that is done, or failing because of its last mistake."""
+    from mistakes import mistakes_of, wrong_text
+
+    right = state == DONE
+    text = stage.solution.read_text(encoding="utf-8") if right else wrong_text(stage.number, mistakes_of(stage.number)[-1])
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, stage.exercise.name).write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "course", "test", "--stage", str(stage.number)]
+        environment = os.environ | {"COURSE_EXERCISES": folder}
+        began = time.perf_counter()
+        code = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL).returncode
+    if code != (0 if right else 1):
+        raise RuntimeError(f"Stage {stage.number} is not {state!r} with `make test`.")
     return time.perf_counter() - began

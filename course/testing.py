@@ -152,8 +152,8 @@ def check_tests_exist(stages: list[Stage]) -> None:
 
 
 def pytest_arguments(stages: list[Stage]) -> list[str]:
-    """What makes pytest test the learner's files of these stages."""
-    options = ["--blocks=exercises", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
+    """What makes pytest test the learner's files of these stages, and explain the first failure: no other is shown."""
+    options = ["--blocks=exercises", "--diagnose=1", "--tb=native", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
     return options + [str(stage.test) for stage in stages]
 
 

@@ -65,6 +65,11 @@ hypothesis.settings.load_profile("course")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--blocks", choices=("exercises", "solutions"), default="exercises", help="whose stages to test")
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--diagnose", type=int, default=diagnosis.left, help="how many failures to explain at length")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    diagnosis.left = config.getoption("--diagnose")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -244,13 +249,9 @@ def explanation(path: Path, error: BaseException) -> str:
 
 
 def diagnosed(error: BaseException) -> list[str]:
-    """The name of the mistake, for the first failures of a run; it takes a second or two each."""
-    global _left_to_diagnose
-    _left_to_diagnose -= 1
-    return diagnosis.sentences(error) if _left_to_diagnose >= 0 else []
-
-
-_left_to_diagnose = 0 if os.environ.get("COURSE_DIAGNOSE") == "0" else 3
+    """The name of the mistake, for the first failures of a run."""
+    diagnosis.left -= 1
+    return diagnosis.sentences(error) if diagnosis.left >= 0 else []
 
 
 def own_message(error: BaseException) -> str:

@@ -59,8 +59,9 @@ def check(
         tolerance: of the relative error ||got - wanted|| / ||wanted||.
         hint: what a difference here usually means.
         inputs: tensors that the call must not change.
-        explain: takes the module; called only after a failure, for more lines of the message.
+        explain: takes the module; called only after one of a run's first failures, for more lines of the message.
     """
+    explain = explain if diagnosis.left > 0 else None
     trial = diagnosis.Trial(stage, run, inputs or {}, lambda value: difference(value, expected, tolerance))
     result = trial.of(stage)
     if result.error is not None:

@@ -202,7 +202,8 @@ def test_every_command_of_make_help(repo):
 @pytest.mark.limit(120)
 def test_the_table_of_latencies(repo):
     _, shown = make(repo, "latency", "STAGE=1")  # its exit code depends on how busy the machine is
-    assert re.search(r"^ 1 group_norm +\d+\.\d s +\d+\.\d\d s +4 saves +\d+\.\d\d s +\d+\.\d\d s$", shown, re.MULTILINE), shown
+    line = r"^ 1 group_norm +\d+\.\d s +\d+\.\d s +\d+\.\d\d s +4 saves +\d+\.\d\d s +\d+\.\d\d s$"
+    assert re.search(line, shown, re.MULTILINE), shown
 
 
 @pytest.mark.skipif(not MODEL.exists(), reason="the checkpoint is not here")

@@ -67,11 +67,11 @@ def run_versions(
     """
     outcomes = {}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COURSE_DIAGNOSE": "1" if diagnose else "0"}
+    environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as errors:
         json.dump([asdict(version) for version in versions], given)
         given.seek(0)
-        command = [sys.executable, "-m", "warm"]
+        command = [sys.executable, "-m", "warm", f"--diagnose={int(diagnose)}"]
         pipes = {"stdin": given, "stdout": subprocess.PIPE, "stderr": errors}
         with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
             for line in process.stdout:
@@ -131,12 +131,13 @@ def handed_in(version: Version) -> Iterator[None]:
 
 
 def run_pytest(arguments: list[str], plugin: object) -> None:
+    """The options of this command itself (--diagnose) are pytest's."""
     import pytest
 
-    shared = ["--blocks=exercises", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
+    shared = ["--blocks=exercises", "--tb=native", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        code = pytest.main([*shared, *arguments], plugins=[plugin])
+        code = pytest.main([*shared, *sys.argv[1:], *arguments], plugins=[plugin])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(output.getvalue())
 
