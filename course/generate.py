@@ -211,11 +211,14 @@ def explain(error: Exception, blocks) -> int:
     """What went wrong while drawing: out of memory, a mistake in a learner's file, or a refusal from deeper down."""
     import torch
 
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error):
         print(
             "The GPU's memory is not enough: try a smaller WIDTH and HEIGHT, DTYPE=float16, or DEVICE=cpu.",
             file=sys.stderr,
         )
+        return 2
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error):
+        print("The memory is not enough: try a smaller WIDTH and HEIGHT, or DTYPE=bfloat16.", file=sys.stderr)
         return 2
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         reason = str(error).strip().splitlines()
@@ -232,7 +235,7 @@ def explain(error: Exception, blocks) -> int:
                 file=sys.stderr,
             )
             return 1
-    if isinstance(error, (ValueError, RuntimeError, MemoryError, OSError)):
+    if isinstance(error, (ValueError, RuntimeError, OSError)):
         print(str(error) or type(error).__name__, file=sys.stderr)
         return 2
     raise error

@@ -340,18 +340,38 @@ def test_nan_is_named(draw, monkeypatch):
     refusal(draw(), "nan", "DTYPE")
 
 
-def out_of_memory(*args, **kwargs):
+def too_much_for_cuda(*args, **kwargs):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of ...")
 
 
-def test_out_of_memory_while_loading_gives_advice(draw, monkeypatch):
+def too_much_for_mps(*args, **kwargs):
+    raise RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: ...). Tried ...")
+
+
+def too_much_for_torch(*args, **kwargs):
+    torch.empty(10**16)
+
+
+def too_much_for_python(*args, **kwargs):
+    bytearray(10**16)
+
+
+MEMORY = {
+    too_much_for_cuda: "DTYPE=float16, or DEVICE=cpu.", too_much_for_mps: "DTYPE=float16, or DEVICE=cpu.",
+    too_much_for_torch: "or DTYPE=bfloat16.", too_much_for_python: "or DTYPE=bfloat16.",
+}
+
+
+@pytest.mark.parametrize("out_of_memory", MEMORY)
+def test_out_of_memory_while_loading_gives_advice(draw, monkeypatch, out_of_memory):
     monkeypatch.setattr(checkpoint, "build", out_of_memory)
-    refusal(draw(), "memory", "WIDTH", "DTYPE=float16", "DEVICE=cpu")
+    refusal(draw(), "memory is not enough", "WIDTH", MEMORY[out_of_memory])
 
 
-def test_out_of_memory_while_drawing_gives_advice(draw, before_call):
+@pytest.mark.parametrize("out_of_memory", MEMORY)
+def test_out_of_memory_while_drawing_gives_advice(draw, before_call, out_of_memory):
     before_call(2, out_of_memory)
-    refusal(draw(), "memory", "WIDTH", "DTYPE=float16", "DEVICE=cpu")
+    refusal(draw(), "memory is not enough", "WIDTH", MEMORY[out_of_memory])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
