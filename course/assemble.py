@@ -97,7 +97,7 @@ def assemble(
         sources: stage number -> file.
         overrides: stage number -> source text that takes the place of the file's.
         fused: whether the reference stages get torch's fused kernels in place of the written-out formulas of group
-            norm, SiLU and attention, and pixels as tokens without gaps in memory. A learner's file is never changed.
+            norm, SiLU, attention and upsampling, and pixels as tokens without gaps in memory. A learner's file is never changed.
     """
     return Blocks(sources, overrides or {}, fused)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def fused_functions(number: int) -> dict[str, Any]:
-    """torch's kernels for the formulas of stages 1 to 3, under the names and with the arguments used there."""
+    """torch's kernels for the formulas of stages 1 to 4, under the names and with the arguments used there."""
 
     def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
         return F.group_norm(x, num_groups, weight, bias, eps)
@@ -25,7 +25,12 @@ def fused_functions(number: int) -> dict[str, Any]:
     def image_to_tokens(x):
         return x.flatten(2).transpose(1, 2).contiguous()  # else every operation on the tokens makes its own copy
 
-    replacements = {1: (group_norm,), 2: (silu,), 3: (scaled_dot_product_attention, image_to_tokens)}
+    def upsample_nearest(x, scale=2):
+        return F.interpolate(x, scale_factor=scale, mode="nearest")
+
+    replacements = {
+        1: (group_norm,), 2: (silu,), 3: (scaled_dot_product_attention, image_to_tokens), 4: (upsample_nearest,)
+    }
     return {function.__name__: function for function in replacements.get(number, ())}
 
 

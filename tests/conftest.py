@@ -210,7 +210,7 @@ def failure_text(item: pytest.Item, path: Path, error: BaseException) -> str:
     if isinstance(error, StageError | Stuck):
         body = str(error)
     else:
-        body = explanation(path, error)
+        body = explanation(path, error, exercise_numbers(item))
     last = [READING[number] for number in exercise_numbers(item) if number in READING][:1]
     footer = ["", f"Read on: {last[0]}."] if last else []
     lines = [header, "", *(part for line in body.splitlines() for part in wrapped(line))]
@@ -226,7 +226,7 @@ def wrapped(line: str) -> list[str]:
     return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def explanation(path: Path, error: BaseException) -> str:
+def explanation(path: Path, error: BaseException, numbers: list[str]) -> str:
     """The message of a failed check; for any other exception also the lines that it came through."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -244,14 +244,14 @@ def explanation(path: Path, error: BaseException) -> str:
     lines += [""] if shown else []
     for frame in shown[-5:]:
         lines += [f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}", f"    {frame.line}"]
-    lines = [*diagnosed(error), *lines, *notes(error)]
+    lines = [*diagnosed(error, numbers), *lines, *notes(error)]
     return re.sub(r"blocks_\d+\.", "", "\n".join(lines))  # the assembled package's name
 
 
-def diagnosed(error: BaseException) -> list[str]:
+def diagnosed(error: BaseException, numbers: list[str]) -> list[str]:
     """The name of the mistake, for the first failures of a run."""
     diagnosis.left -= 1
-    return diagnosis.sentences(error) if diagnosis.left >= 0 else []
+    return diagnosis.sentences(error, numbers) if diagnosis.left >= 0 else []
 
 
 def own_message(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import re
 import signal
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import FrameType, ModuleType
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from course.assemble import Blocks, for_testing
 from course.stages import STAGES, Stage
-from mistakes import Mistake, mistakes_of, wrong_text
+from mistakes import Mistake, exercise_of, mistakes_of, wrong_text
 
 left = 3  # how many failures of this run are still explained at length, which takes a second or two each
 LIMIT = 2.0  # seconds of computing for one diagnosis
@@ -86,24 +86,31 @@ def attach(error: Exception, trial: Trial, result: Result) -> Exception:
     return error
 
 
-def sentences(error: BaseException) -> list[str]:
-    """Names the mistake that gives the same result as the call that this exception is about; [] if none does."""
+def sentences(error: BaseException, numbers: Sequence[str] = ()) -> list[str]:
+    """Names the mistake that gives the same result as the call that this exception is about; [] if none does.
+
+    Args:
+        numbers: of the exercises that the test is about: mistakes in them are tried first.
+    """
     if not hasattr(error, "trial"):
         return []
-    hints = [mistake.hint for mistake in culprits(*error.trial)][:MOST_NAMED]
+    hints = [mistake.hint for mistake in culprits(*error.trial, numbers)][:MOST_NAMED]
     openings = ["This is exactly what you get when", "Or when"]
     lines = [textwrap.fill(f"{opening} {hint}", WIDTH) for opening, hint in zip(openings, hints)]
     return [*"\n".join(lines).splitlines(), ""] if lines else []
 
 
-def culprits(trial: Trial, result: Result) -> list[Mistake]:
-    """The mistakes that give this result, without those that would have failed an earlier trial."""
+def culprits(trial: Trial, result: Result, numbers: Sequence[str]) -> list[Mistake]:
+    """The mistakes that give this result, without those that would have failed an earlier trial.
+
+    Those in the exercises of these numbers come first.
+    """
     stage = stage_of(trial.stage)
     if stage is None:
         return []
     end = time.process_time() + LIMIT
     found = []
-    for mistake in mistakes_of(stage.number):
+    for mistake in sorted(mistakes_of(stage.number), key=lambda m: exercise_of(stage.number, m) not in numbers):
         version = wrong_version(stage, mistake)
         if version is None:
             continue

@@ -2,6 +2,8 @@
 
 import copy
 import re
+from importlib import import_module
+from inspect import signature
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from torch import nn
 from course import bench, generate
 from course.assemble import for_generating
 from course.checkpoint import TINY, build, open_checkpoint
-from course.speed import PackedConv2d, can_pack, check_compiler, speed_up
+from course.speed import PackedConv2d, can_pack, check_compiler, fused_functions, speed_up
+from course.stages import STAGES
 
 CPU = torch.device("cpu")
 GREY_LEVEL = 2 / 255  # of a picture in [-1, 1]; measured: a fiftieth of one
@@ -65,6 +68,29 @@ def test_a_packed_convolution_refuses_what_torch_refuses():
             with pytest.raises(RuntimeError) as ours:
                 fast(wrong)
             assert str(ours.value) == str(theirs.value)
+
+
+X = torch.randn(2, 6, 4, 5)
+FUSED = {
+    "group_norm": [(X, 3), (X, 2, torch.randn(6), torch.randn(6), 1e-2)],
+    "silu": [(X,)],
+    "scaled_dot_product_attention": [(X, X + 1, X - 1), (X, X + 1, X - 1, torch.randn(4, 4))],
+    "image_to_tokens": [(X,), (X.to(memory_format=torch.channels_last),)],
+    "upsample_nearest": [(X,), (X, 3), (X.to(memory_format=torch.channels_last), 2)],
+}
+
+
+def test_fused_functions_are_the_formulas():
+    tried = set()
+    for stage in STAGES:
+        written_out = import_module(f"solutions.{stage.module}")
+        for name, function in fused_functions(stage.number).items():
+            formula = getattr(written_out, name)
+            assert list(signature(function).parameters) == list(signature(formula).parameters)
+            for arguments in FUSED[name]:
+                torch.testing.assert_close(function(*arguments), formula(*arguments), rtol=1e-5, atol=1e-6)
+            tried.add(name)
+    assert tried == set(FUSED)
 
 
 def draw(blocks, model) -> torch.Tensor:
