@@ -77,7 +77,7 @@ class Blocks:
             exec(_compiled(source, filename), module.__dict__)
         except BaseException as error:
             del sys.modules[module.__name__]
-            if not isinstance(error, Exception) or _is_to_do(error):
+            if not isinstance(error, (Exception, SystemExit, GeneratorExit)) or _is_to_do(error):
                 raise
             raise StageError(_cause(error, filename, self.package)) from error
         if self._fused and self.origin[number] == "solutions":
@@ -97,7 +97,8 @@ def assemble(
         sources: stage number -> file.
         overrides: stage number -> source text that takes the place of the file's.
         fused: whether the reference stages get torch's fused kernels in place of the written-out formulas of group
-            norm, SiLU, attention and upsampling, and pixels as tokens without gaps in memory. A learner's file is never changed.
+            norm, SiLU, attention and upsampling, and pixels as tokens without gaps in memory. A learner's file is never
+            changed.
     """
     return Blocks(sources, overrides or {}, fused)
 
@@ -160,7 +161,7 @@ def _source(path: Path, override: str | None) -> tuple[str, str]:
         linecache.cache[filename] = (len(override), None, override.splitlines(keepends=True), filename)
         return filename, override
     try:
-        return str(path), path.read_text(encoding="utf-8")
+        return str(path), path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise StageError(_missing(path)) from error
     except UnicodeDecodeError as error:

@@ -26,11 +26,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.update(TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error", HF_HUB_OFFLINE="1")
 
 from course.checkpoint import TINY, build, choose_device, choose_dtype, open_checkpoint
+from course.generate import check_scale, check_size, number, on_or_off, whole_number
 from course.speed import check_compiler, speed_up
 from course.stages import short_path
 
 PROMPT = "a red house in a green meadow at night"
 WHO = ("ours", "diffusers")
+SAMPLERS = ("ddim", "euler", "dpm++2m")  # those without noise of their own
 
 
 def load_ours(options, device, dtype) -> Callable:
@@ -206,6 +208,26 @@ def measure(options, device, dtype_name: str, compiled: bool) -> list[str]:
     ]
 
 
+def check(options, device) -> list[str]:
+    """Converts the options, and refuses in one sentence what cannot be measured; the dtypes, one for each row."""
+    options.steps = whole_number("STEPS", options.steps, 1, 500)
+    options.rounds = whole_number("ROUNDS", options.rounds, 1, 1000)
+    options.scale = number("SCALE", options.scale)
+    check_scale(options.scale)
+    if options.sampler not in SAMPLERS:
+        raise ValueError(f"SAMPLER={options.sampler} is not measured: choose one of {', '.join(SAMPLERS)}.")
+    dtypes = [name.strip() for name in options.dtype.split(",")]
+    for name in dtypes:
+        choose_dtype(name, device)
+    if Path(options.checkpoint).is_dir():
+        options.checkpoint = str(Path(options.checkpoint) / "model.safetensors")
+    config = open_checkpoint(options.checkpoint, options.tokenizer).config
+    options.size = whole_number("WIDTH", options.size)
+    if options.size:
+        check_size("WIDTH", options.size, config.vae.factor * config.unet.factor)
+    return dtypes
+
+
 COLUMNS = ("checkpoint", "steps", "how", "s per picture", "steps per s", "peak GiB", "ratio of times", "max difference")
 
 
@@ -222,17 +244,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m course bench", description="Speed and memory against diffusers.")
     parser.add_argument("--checkpoint", default=env("CHECKPOINT") or str(TINY))
     parser.add_argument("--tokenizer", default=env("TOKENIZER") or None)
-    parser.add_argument("--steps", type=int, default=int(env("STEPS") or 25))
-    parser.add_argument("--scale", type=float, default=float(env("SCALE") or 7.5))
-    parser.add_argument("--sampler", choices=("ddim", "euler", "dpm++2m"), default=env("SAMPLER") or "ddim")
+    parser.add_argument("--steps", default=env("STEPS") or "25")
+    parser.add_argument("--scale", default=env("SCALE") or "7.5")
+    parser.add_argument("--sampler", default=env("SAMPLER") or "ddim", help=" or ".join(SAMPLERS))
     side = "height and width in pixels (default: the checkpoint's)"
-    parser.add_argument("--size", type=int, default=int(env("WIDTH") or 0), help=side)
-    parser.add_argument("--rounds", type=int, default=int(env("ROUNDS") or 7), help="timed pictures of each")
+    parser.add_argument("--size", default=env("WIDTH") or "0", help=side)
+    parser.add_argument("--rounds", default=env("ROUNDS") or "7", help="timed pictures of each")
     parser.add_argument("--device", default=env("DEVICE") or "auto")
     parser.add_argument("--dtype", default=env("DTYPE") or "auto", help="one, or several with commas between them")
     parser.add_argument("--blocks", default=env("BLOCKS") or "solutions")
     parser.add_argument(
-        "--compile", nargs="?", const="1", choices=("", "0", "1"), default=env("COMPILE") or "",
+        "--compile", nargs="?", const="1", default=env("COMPILE") or "",
         help="1: compiled, 0: as it is (default: both for the small model, as it is for others)",
     )
     parser.add_argument("--memory", choices=WHO, help=argparse.SUPPRESS)
@@ -241,10 +263,9 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     device = choose_device(options.device)
-    if Path(options.checkpoint).is_dir():
-        options.checkpoint = str(Path(options.checkpoint) / "model.safetensors")
+    dtypes = check(options, device)
     small = Path(options.checkpoint).resolve() == TINY.resolve()
-    ways = [False, True] if options.compile == "" and small else [options.compile == "1"]
+    ways = [False, True] if options.compile == "" and small else [on_or_off("compile", options.compile)]
     if True in ways:
         try:
             check_compiler(device)
@@ -253,7 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise
             print(error, file=sys.stderr)
             ways = [False]
-    rows = [measure(options, device, dtype, way) for dtype in options.dtype.split(",") for way in ways]
+    rows = [measure(options, device, dtype, way) for dtype in dtypes for way in ways]
     if options.memory:
         print(own_peak(device))
         return 0

@@ -41,6 +41,7 @@ STRANGERS = {
     "text_model.": "a text encoder alone",
     "decoder.": "a VAE alone",
     "encoder.": "a VAE alone",
+    "model.diffusion_model.": "a U-Net without its text encoder or its VAE",
     "first_stage_model.": "a VAE alone",
 }
 
@@ -79,7 +80,7 @@ def open_checkpoint(path: str | Path = TINY, tokenizer: str | Path | None = None
     Raises:
         ValueError: in one sentence, if it is missing, damaged, unsafe, or not Stable Diffusion 1.x.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
@@ -88,7 +89,7 @@ def open_checkpoint(path: str | Path = TINY, tokenizer: str | Path | None = None
     refuse_strangers(path, tensors)
     config_path = path.with_name("config.json")
     config = ModelConfig.from_json(config_path) if config_path.is_file() else ModelConfig()
-    vocab, merges = read_tokenizer(Path(tokenizer) if tokenizer else path.parent)
+    vocab, merges = read_tokenizer(Path(tokenizer).expanduser() if tokenizer else path.parent)
     if len(vocab) != config.clip.vocab_size:
         raise ValueError(
             f"The tokenizer has {len(vocab)} tokens, the checkpoint's text encoder {config.clip.vocab_size}: "
@@ -135,17 +136,17 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
     # PyTorch Lightning left the names of its own classes in the published files; they are replaced by _Inert. Any other
     # name that is not on torch's list of harmless ones makes torch refuse the file.
     try:
-        try:
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        except ValueError:
-            names = []  # a file from before torch 1.6 cannot be searched; torch.load still checks it
-        harmless = [(_Inert, name) for name in names if name.split(".")[0] == "pytorch_lightning"]
-        foreign = sorted(set(names) - {name for _, name in harmless})
-        if foreign:
-            raise ValueError(
-                f"{short_path(path)} wants to run code when it is opened ({foreign[0]}); it was not opened. "
-                "Look for the same weights as a .safetensors file."
-            )
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:
+        names = []  # a damaged file, or one from before torch 1.6, cannot be searched; torch.load still checks it
+    harmless = [(_Inert, name) for name in names if name.split(".")[0] == "pytorch_lightning"]
+    foreign = sorted(set(names) - {name for _, name in harmless})
+    if foreign:
+        raise ValueError(
+            f"{short_path(path)} wants to run code when it is opened ({foreign[0]}); it was not opened. "
+            "Look for the same weights as a .safetensors file."
+        )
+    try:
         with torch.serialization.safe_globals(harmless):
             try:
                 data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -158,13 +159,16 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
             f"{short_path(path)} is no checkpoint, or wants to run code when it is opened; it was not opened. "
             "Look for the same weights as a .safetensors file."
         ) from None
-    except (RuntimeError, OSError, EOFError, KeyError, AttributeError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # torch's reader trips over a damaged file in many ways
         raise ValueError(
             f"{short_path(path)} is truncated, damaged or no checkpoint ({_first_line(error)})."
         ) from None
     while isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
-    tensors = {name: t for name, t in data.items() if isinstance(t, Tensor)} if isinstance(data, dict) else {}
+    entries = data.items() if isinstance(data, dict) else ()
+    tensors = {name: tensor for name, tensor in entries if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not tensors:
         raise ValueError(f"{short_path(path)} holds no tensors.")
     return tensors
@@ -209,7 +213,11 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]
         merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
         if not isinstance(vocab, dict) or any(len(pair) != 2 for pair in merges):
             raise ValueError("it has another layout")
-    except (ValueError, OSError) as error:
+        if {type(number) for number in vocab.values()} != {int} or sorted(vocab.values()) != list(range(len(vocab))):
+            raise ValueError("the numbers of the tokens are not 0, 1, 2 and so on")
+        if missing := {"<|startoftext|>", "<|endoftext|>"} - set(vocab):
+            raise ValueError(f"{sorted(missing)[0]} is no token")
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"The tokenizer in {short_path(folder)} cannot be read: {_first_line(error)}.") from None
     return vocab, merges
 
@@ -317,6 +325,8 @@ def choose_device(wanted: str = "auto") -> torch.device:
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(wanted)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise NotImplementedError
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"DEVICE={wanted} is not available here: choose auto, cpu, cuda or mps.") from None

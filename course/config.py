@@ -5,8 +5,10 @@ checkpoint (`config.json`) holds the same names under "vae", "clip" and "unet" a
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -71,25 +73,50 @@ class ModelConfig:
             unknown = set(data) - {f.name for f in fields(cls)}
             if unknown:
                 raise ValueError(f"unknown entry {sorted(unknown)[0]!r}")
+            size, scale = data.get("image_size", cls.image_size), data.get("guidance_scale", cls.guidance_scale)
+            _check("image_size", size, int)
+            _check("guidance_scale", scale, float)
             return cls(
                 vae=_read(VAEConfig, data.get("vae", {})),
                 clip=_read(CLIPConfig, data.get("clip", {})),
                 unet=_read(UNetConfig, data.get("unet", {})),
-                image_size=data.get("image_size", 512),
-                guidance_scale=data.get("guidance_scale", 7.5),
+                image_size=size,
+                guidance_scale=scale,
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a model config: {error}") from None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
-def _read(cls, data: dict):
+def _check(name: str, value: Any, kind: Any) -> None:
+    """ValueError unless the value is a positive whole number, a finite one, or a tuple of several, as the kind says."""
+    if get_args(kind):
+        if not isinstance(value, (list, tuple)) or not value:
+            raise ValueError(f"{name} is {value!r}, not a list with an entry per level")
+        for entry in value:
+            _check(name, entry, get_args(kind)[0])
+    elif kind is bool and type(value) is not bool:
+        raise ValueError(f"{name} holds {value!r}, not true or false")
+    elif kind is int and (type(value) is not int or value < 1):
+        raise ValueError(f"{name} is {value!r}, not a positive whole number")
+    elif kind is float and (type(value) not in (int, float) or not math.isfinite(value)):
+        raise ValueError(f"{name} is {value!r}, not a number")
+
+
+def _read(cls, data: Any):
+    if not isinstance(data, dict):
+        raise ValueError(f"what it holds for {cls.__name__} is no object")
     unknown = set(data) - {f.name for f in fields(cls)}
     if unknown:
         raise ValueError(f"{cls.__name__} has no entry {sorted(unknown)[0]!r}")
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+    for name, value in data.items():
+        _check(name, value, get_type_hints(cls)[name])
+    config = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+    if isinstance(config, UNetConfig) and len(config.attention) != len(config.channels):
+        raise ValueError(f"attention has {len(config.attention)} entries and channels has {len(config.channels)}")
+    return config
 
 
 def tiny_config(vocab_size: int = 1024) -> ModelConfig:

@@ -1,14 +1,19 @@
 """`make generate`: draws pictures with the learner's finished blocks, and the reference for the rest."""
 
 import argparse
+import contextlib
+import hashlib
 import os
 import random
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import FrameType
+from typing import get_args, get_type_hints
 
 from course.stages import ROOT, STAGES, short_path
 
@@ -40,6 +45,8 @@ class Settings:
     dtype: str = "auto"
     blocks: str = "auto"
     compile: bool = False
+    init_sha256: str | None = None  # of the files, so that FROM can tell whether they are still the same
+    mask_sha256: str | None = None
 
 
 HELP = {
@@ -72,21 +79,44 @@ class Refusal(ValueError):
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 2 refused, 130 stopped."""
     options = parse(arguments)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with stoppable():
+        try:
+            settings = settings_from(options)
+            out = Path(options.out).expanduser() if options.out else None
+            # Two threads that wait for each other by spinning are slower than one; torch reads this when it is imported.
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            return run(settings, out, options.film)
+        except KeyboardInterrupt:
+            print("\nStopped; nothing half-finished was written.", file=sys.stderr)
+            return 130
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
+
+
+_stops: list[int] = []  # signals that have asked this process to stop
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C and kill raise KeyboardInterrupt, and are remembered: some libraries lose an exception while they load."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        _stops.append(number)
+        raise KeyboardInterrupt
+
+    _stops.clear()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        settings = settings_from(options)
-        out = Path(options.out) if options.out else None
-        # Two threads that wait for each other by spinning are slower than one; torch reads this when it is imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        return run(settings, out, options.film)
-    except KeyboardInterrupt:
-        print("\nStopped; nothing half-finished was written.", file=sys.stderr)
-        return 130
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_if_asked() -> None:
+    if _stops:
+        raise KeyboardInterrupt
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -115,6 +145,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         given = getattr(options, name)
         if given is not None and (given != "" or name in ("prompt", "negative")):
             values[name] = convert(name, given)
+            values.pop(f"{name}_sha256", None)
     options.film = options.film is not None and on_or_off("film", options.film)
     try:
         settings = Settings(**values)
@@ -127,18 +158,35 @@ def settings_from(options: argparse.Namespace) -> Settings:
 def convert(name: str, text: str):
     """A value from its text, by the kind of the setting."""
     if name in ("steps", "seed", "width", "height", "count"):
-        try:
-            return int(text)
-        except ValueError:
-            raise Refusal(f"{name.upper()}={text} is not a whole number.") from None
+        return whole_number(name.upper(), text)
     if name in ("scale", "strength"):
-        try:
-            return float(text)
-        except ValueError:
-            raise Refusal(f"{name.upper()}={text} is not a number.") from None
+        return number(name.upper(), text)
     if name in ("ema", "compile"):
         return on_or_off(name, text)
     return text
+
+
+def whole_number(name: str, text: str, least: int | None = None, most: int | None = None) -> int:
+    """The number that the text is; a Refusal unless it is one, and within the bounds."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise Refusal(f"{name}={text} is not a whole number.") from None
+    if least is not None and not least <= value <= most:
+        raise Refusal(f"{name}={value} is not possible: choose {least} to {most}.")
+    return value
+
+
+def number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Refusal(f"{name}={text} is not a number.") from None
+
+
+def check_scale(scale: float) -> None:
+    if not abs(scale) <= 100:  # nor nan
+        raise Refusal(f"SCALE={scale:g} is not possible: choose a number from -100 to 100 (7.5 is usual).")
 
 
 def on_or_off(name: str, text: str) -> bool:
@@ -150,13 +198,18 @@ def on_or_off(name: str, text: str) -> bool:
 
 
 def check_settings(s: Settings) -> None:
-    kinds = {"prompt": str, "negative": str, "steps": int, "sampler": str, "count": int}
-    if any(not isinstance(getattr(s, name), kind) for name, kind in kinds.items()):
-        raise TypeError
+    for name, kind in get_type_hints(Settings).items():
+        value, kinds = getattr(s, name), get_args(kind) or (kind,)
+        if type(value) not in kinds and not (type(value) is int and float in kinds):
+            raise TypeError
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise Refusal(f"{name.upper()} is not UTF-8: it holds bytes that are no characters.") from None
     if not 1 <= s.steps <= 500:
         raise Refusal(f"STEPS={s.steps} is not possible: choose 1 to 500.")
-    if s.scale is not None and not abs(s.scale) <= 100:  # nor nan
-        raise Refusal(f"SCALE={s.scale:g} is not possible: choose a number from -100 to 100 (7.5 is usual).")
+    if s.scale is not None:
+        check_scale(s.scale)
     if s.sampler not in SAMPLERS:
         raise Refusal(f"SAMPLER={s.sampler} is not known: choose one of {', '.join(SAMPLERS)}.")
     if not 1 <= s.count <= 100:
@@ -175,8 +228,11 @@ def check_settings(s: Settings) -> None:
 
 def check_size(name: str, value: int, multiple: int) -> None:
     if not multiple <= value <= MAX_SIZE or value % multiple:
-        nearest = min(max(round(value / multiple), 1) * multiple, MAX_SIZE)
-        raise Refusal(f"{name}={value} is not possible: this model draws multiples of {multiple}; the nearest is {nearest}.")
+        nearest = max(min(value, MAX_SIZE) + multiple // 2, multiple) // multiple * multiple
+        raise Refusal(
+            f"{name}={value} is not possible: this model draws multiples of {multiple} up to {MAX_SIZE}; "
+            f"the nearest is {min(nearest, MAX_SIZE)}."
+        )
 
 
 def run(settings: Settings, out: Path | None, film: bool) -> int:
@@ -184,6 +240,7 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
 
     if out is not None and out.suffix.lower() != ".png":
         raise Refusal(f"OUT={out} does not end in .png.")
+    check_writable(out or ROOT / "outputs" / "picture.png", settings.count, film)
     blocks = None
     try:
         blocks = for_generating(settings.blocks, fused=True)
@@ -192,12 +249,29 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
         draw_all(blocks, settings, out, film)
         return 0
     except StageError as error:
+        stop_if_asked()
         print(error, file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, Refusal):
+    except Refusal:
         raise
-    except Exception as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
+        stop_if_asked()
         return explain(error, blocks)
+
+
+def check_writable(out: Path, count: int, film: bool) -> None:
+    """Refuses what could not be written in the end, before an hour of drawing."""
+    from course.pictures import check_writable
+
+    for path in [out, *(numbered(out, i) for i in range(count if count > 1 else 0))]:
+        check_writable(path)
+        if film:
+            check_writable(path.with_suffix(".gif"))
+
+
+def numbered(out: Path, index: int) -> Path:
+    """The file of one picture of several."""
+    return out.with_name(f"{out.stem}-{index + 1}{out.suffix}")
 
 
 def say_whose(blocks) -> None:
@@ -207,8 +281,11 @@ def say_whose(blocks) -> None:
     print(f"{len(mine)}/{len(STAGES)} blocks are yours{names}{rest}.")
 
 
-def explain(error: Exception, blocks) -> int:
-    """What went wrong while drawing: out of memory, a mistake in a learner's file, or a refusal from deeper down."""
+def explain(error: BaseException, blocks) -> int:
+    """What went wrong while drawing: out of memory, a mistake in a learner's file, or a refusal from deeper down.
+
+    A mistake in a learner's file need not show there: what it hands over makes the reference fail, or torch, or us.
+    """
     import torch
 
     if isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error):
@@ -224,21 +301,30 @@ def explain(error: Exception, blocks) -> int:
         reason = str(error).strip().splitlines()
         print(f"COMPILE=1 failed ({reason[0] if reason else type(error).__name__}): draw with COMPILE=0.", file=sys.stderr)
         return 2
-    if blocks is not None:
-        yours = {str(blocks.paths[s.number]): s for s in STAGES if blocks.origin[s.number] == "exercises"}
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in yours]
-        if frames:
-            stage = yours[frames[-1].filename]
-            print(
-                f"{short_path(frames[-1].filename)}:{frames[-1].lineno}: {type(error).__name__}: {error}\n"
-                f"    {frames[-1].line}\n`make test STAGE={stage.number}` tells more; BLOCKS=solutions draws without it.",
-                file=sys.stderr,
-            )
-            return 1
-    if isinstance(error, (ValueError, RuntimeError, OSError)):
-        print(str(error) or type(error).__name__, file=sys.stderr)
+    frames = traceback.extract_tb(error.__traceback__)
+    yours = {str(blocks.paths[s.number]): s for s in STAGES if blocks.origin[s.number] == "exercises"} if blocks else {}
+    reference = {str(path) for path in blocks.paths.values()} - set(yours) if blocks else set()
+    in_yours = [frame for frame in frames if frame.filename in yours]
+    in_reference = [frame for frame in frames if frame.filename in reference]
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    if in_yours:
+        place = in_yours[-1]
+        advice = f"`make test STAGE={yours[place.filename].number}` tells more; BLOCKS=solutions draws without it."
+    elif yours and not isinstance(error, (ValueError, OSError)) and (in_reference or not isinstance(error, RuntimeError)):
+        place = in_reference[-1] if in_reference else frames[-1]
+        advice = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
+    elif isinstance(error, (ValueError, RuntimeError, OSError)):
+        print(str(error) if isinstance(error, ValueError) and str(error) else first_line(error), file=sys.stderr)
         return 2
-    raise error
+    else:
+        print(f"{short_path(frames[-1].filename)}:{frames[-1].lineno}: {reason}", file=sys.stderr)
+        return 2
+    print(f"{short_path(place.filename)}:{place.lineno}: {reason}\n    {place.line}\n{advice}", file=sys.stderr)
+    return 1
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
@@ -266,6 +352,7 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if settings.seed is None:
         settings.seed = random.SystemRandom().randrange(2**31)
 
+    stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
     model = ckpt.build(blocks, opened, device, dtype, settings.ema)
     if settings.ema and not opened.has_ema:
         print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
@@ -278,16 +365,17 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
-    target = out or pictures.free_name(ROOT / "outputs", settings.prompt)
+    target = out
     channels = opened.config.vae.latent_channels
     results = []
     for i in range(settings.count):
         one = Settings(**asdict(settings) | {"seed": settings.seed + i, "count": 1})
-        path = target if settings.count == 1 else target.with_name(f"{target.stem}-{i + 1}{target.suffix}")
         started = time.perf_counter()
         size = (1, channels, one.height // model.vae.factor, one.width // model.vae.factor)
         picture, frames = draw_one(blocks, model, one, size, images, mask, device, film)
         seconds = time.perf_counter() - started
+        target = target or pictures.free_name(ROOT / "outputs", settings.prompt)  # now: another one may draw meanwhile
+        path = target if settings.count == 1 else numbered(target, i)
         pictures.write_png(path, picture, asdict(one))
         print(f"{short_path(path)}  {picture.width}x{picture.height}  seed {one.seed}  {seconds:.1f} s")
         if film:
@@ -308,11 +396,15 @@ def read_inputs(blocks, settings: Settings):
 
     if settings.init is None:
         return None, None
+    settings.init_sha256 = same_file("INIT", settings.init, settings.init_sha256)
     init = pictures.read_picture(settings.init, "INIT")
     picture = pictures.fit(init, settings.width, settings.height)
     images = blocks[5].images_to_tensor(torch.from_numpy(numpy.array(picture))[None])
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f"images_to_tensor gave {type(images).__name__}, and a tensor is wanted")
     if settings.mask is None:
         return images, None
+    settings.mask_sha256 = same_file("MASK", settings.mask, settings.mask_sha256)
     mask = pictures.read_picture(settings.mask, "MASK")
     if mask.size != init.size:
         raise Refusal(
@@ -322,8 +414,21 @@ def read_inputs(blocks, settings: Settings):
     grey = pictures.fit(mask, settings.width, settings.height).convert("L")
     white = (torch.from_numpy(numpy.array(grey)) > 127).float()[None, None]
     if not white.any():
-        raise Refusal(f"MASK={settings.mask} has no white in it: there is nothing to paint anew.")
+        where = " where the picture is" if mask.size != (settings.width, settings.height) else ""
+        raise Refusal(f"MASK={settings.mask} has no white in it{where}: there is nothing to paint anew.")
     return images, white
+
+
+def same_file(name: str, path: str, before: str | None) -> str | None:
+    """The file's SHA-256; says so if it is another one than before. None if there is no such file."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        return None
+    with file.open("rb") as stream:
+        now = hashlib.file_digest(stream, "sha256").hexdigest()
+    if before not in (None, now):
+        print(f"Note: {name}={path} is not the file that it was: the picture will not be the same.")
+    return now
 
 
 def warn_if_cut(tokenizer, name: str, text: str) -> None:
@@ -371,9 +476,14 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], images, mask, de
             tensor = sampler.inpaint(
                 model, images.to(device), mask.to(device), [s.prompt], [s.negative], noise, strength=strength, **common
             )
+    wanted = (1, 3, s.height, s.width)
+    if not isinstance(tensor, torch.Tensor) or tensor.shape != wanted:
+        got = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise TypeError(f"the sampler gave {got}, and a tensor of {wanted} is wanted")
     if not torch.isfinite(tensor).all():
-        raise Refusal(
-            f"The picture of seed {s.seed} came out as nan: the numbers grew too large for DTYPE={s.dtype} "
-            "or a block is wrong; try DTYPE=float32, or BLOCKS=solutions."
+        dtype = str(model.unet.conv_in.weight.dtype).removeprefix("torch.")
+        advice = "a block or a weight of the file is wrong; try BLOCKS=solutions" if dtype == "float32" else (
+            f"the numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32, or BLOCKS=solutions"
         )
+        raise Refusal(f"The picture of seed {s.seed} came out as nan: {advice}.")
     return to_picture(tensor), frames

@@ -1,5 +1,6 @@
 """Pictures from and to files: reading what people have, writing nothing half, and remembering how a picture was made."""
 
+import contextlib
 import json
 import os
 import re
@@ -24,32 +25,29 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
     Raises:
         ValueError: in one sentence that names the argument, if there is no readable picture.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise ValueError(f"{argument}={path} is not there: it names a picture file.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here
+            warnings.simplefilter("ignore")  # of large pictures, whose size is checked here, and of odd EXIF data
             with Image.open(path) as picture:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
-                    raise ValueError(
-                        f"{argument}={path} has {width}x{height} pixels, more than the {MAX_PIXELS // 1_000_000} "
-                        "million that are read: make it smaller first."
-                    )
+                    raise Image.DecompressionBombError
                 picture = ImageOps.exif_transpose(picture)
-                if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                if picture.mode.startswith(("I", "F")):
+                    picture = _sixteen_bits(picture)
+                elif picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
                     picture = picture.convert("RGBA")
                     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-                elif picture.mode.startswith(("I", "F")):
-                    picture = _sixteen_bits(picture)
                 return picture.convert("RGB")
     except Image.DecompressionBombError:
         raise ValueError(
             f"{argument}={path} has more than the {MAX_PIXELS // 1_000_000} million pixels that are read: "
             "make it smaller first."
         ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, ValueError) as error:
         what = "is no picture" if isinstance(error, UnidentifiedImageError) else f"cannot be read ({error})"
         raise ValueError(f"{argument}={path} {what}.") from None
 
@@ -59,6 +57,20 @@ def _sixteen_bits(picture: Image.Image) -> Image.Image:
     low, high = picture.getextrema()
     scale = 255.0 if picture.mode == "F" and high <= 1.0 else 255.0 / 65535.0 if high > 255 else 1.0
     return picture.convert("F").point(lambda level: level * scale).convert("L")
+
+
+def check_writable(path: Path) -> None:
+    """ValueError, in one sentence, if write_atomically could not write this file now."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # is the name possible?
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
 
 
 def fit(picture: Image.Image, width: int, height: int, method: Image.Resampling = Image.Resampling.LANCZOS):
@@ -74,7 +86,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
     except OSError as error:
         raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
     try:
@@ -82,13 +94,19 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_png(path: Path, picture: Image.Image, settings: dict | None = None) -> None:
@@ -108,6 +126,7 @@ def read_settings(path: str | Path) -> dict:
     Raises:
         ValueError: in one sentence, if there are none.
     """
+    path = Path(path).expanduser()
     read_picture(path, "FROM")
     with Image.open(path) as picture:
         text = getattr(picture, "text", {}).get(SETTINGS, "")

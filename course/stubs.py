@@ -80,7 +80,7 @@ def to_do_lines(path: Path) -> dict[str, int]:
         SyntaxError: if the file is not Python; it names file and line.
         OSError: if the file cannot be read.
     """
-    return dict(_to_do_lines_in(path.read_text(encoding="utf-8"), str(path)))
+    return dict(_to_do_lines_in(path.read_text(encoding="utf-8-sig"), str(path)))
 
 
 @functools.lru_cache(maxsize=100)

@@ -69,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repository", default=os.environ.get("REPOSITORY") or REPOSITORY)
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or FOLDER), help="folder for the files")
     options = parser.parse_args(arguments)
+    if options.which not in MODELS:
+        raise ValueError(f"WHICH={options.which} is not possible: choose {' or '.join(MODELS)}.")
     print(f"Stable Diffusion 1.5 from huggingface.co/{options.repository}, under the {LICENCE} licence:\n"
           "it lets you use and share the model, and names uses that are not allowed. Read it there before you go on.")
     for name in TOKENIZER:

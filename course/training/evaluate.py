@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from course.assemble import for_generating
 from course.checkpoint import TINY, build, choose_device, open_checkpoint
+from course.generate import SAMPLERS, check_scale, number, whole_number
 from course.pictures import contact_sheet, write_png
 from course.stages import short_path
 from course.training.captions import caption, plain_prompt
@@ -186,9 +187,9 @@ def report(figures: dict) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m course evaluate", description="Measures the small model.")
     parser.add_argument("--checkpoint", type=Path, default=Path(os.environ.get("CHECKPOINT") or TINY))
-    parser.add_argument("--prompts", type=int, default=int(os.environ.get("PROMPTS") or 400), help="how many (400)")
-    parser.add_argument("--steps", type=int, default=int(os.environ.get("STEPS") or 15))
-    parser.add_argument("--scale", type=float, default=float(os.environ.get("SCALE") or 4.0))
+    parser.add_argument("--prompts", default=os.environ.get("PROMPTS") or "400", help="how many (400)")
+    parser.add_argument("--steps", default=os.environ.get("STEPS") or "15")
+    parser.add_argument("--scale", default=os.environ.get("SCALE") or "4")
     parser.add_argument("--sampler", default=os.environ.get("SAMPLER") or "dpm++2m")
     parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto")
     parser.add_argument("--batch", type=int, default=20, help="pictures drawn at once")
@@ -198,8 +199,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sheet", default=None, help="PNG file for the first 60 pictures")
     parser.add_argument("--json", type=Path, default=None, help="file to write the figures to")
     options = parser.parse_args(arguments)
-    if options.prompts < 2:
-        raise ValueError(f"PROMPTS={options.prompts} is not possible: at least 2 are needed.")
+    options.prompts = whole_number("PROMPTS", options.prompts, 2, 100_000)
+    options.steps = whole_number("STEPS", options.steps, 1, 500)
+    options.scale = number("SCALE", options.scale)
+    check_scale(options.scale)
+    if options.sampler not in SAMPLERS:
+        raise ValueError(f"SAMPLER={options.sampler} is not known: choose one of {', '.join(SAMPLERS)}.")
     figures = evaluate(options)
     print(f"\n{short_path(options.checkpoint)}\n" + report(figures))
     if options.json:
