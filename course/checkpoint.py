@@ -12,6 +12,7 @@ import ctypes
 import json
 import mmap
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,8 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
             "Look for the same weights as a .safetensors file."
         )
     try:
-        with torch.serialization.safe_globals(harmless):
+        with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an odd protocol, in a file that is none
             try:
                 data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError as error:

@@ -1,5 +1,6 @@
 """`make generate` as people use it: every option, every refusal, and nothing half-written."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,11 +18,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
-from course import checkpoint, generate, pictures
+from course import checkpoint, files, generate, pictures
 from course.config import tiny_config
-from course.stages import ROOT
+from course.stages import ROOT, STAGES
 from course.training.export import write_untrained
 
 pytestmark = pytest.mark.limit(60)
@@ -95,6 +97,35 @@ def pixels(path: str | Path) -> numpy.ndarray:
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_from_says_when_a_file_has_changed(draw, tmp_path):
+    Image.new("RGB", (32, 32), "red").save("init.png")
+    Image.new("L", (32, 32), 255).save("mask.png")
+    assert draw("--init=init.png", "--mask=mask.png")[0] == 0
+    flags = ["--from=out.png", "--out=again.png"]
+    assert "is not the file that it was" not in draw(*flags)[1]
+    Image.new("RGB", (32, 32), "blue").save("init.png")
+    assert "INIT=init.png is not the file that it was" in draw(*flags)[1]
+    assert "is not the file that it was" not in draw(*flags, "--init=init.png")[1]  # asked for
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("width", "x"), ("width", float("inf")), ("height", [1]), ("init", 5), ("checkpoint", [[1]]), ("tokenizer", {}),
+        ("dtype", []), ("device", None), ("seed", 1.5), ("strength", "x"), ("prompt", "\ud800"), ("steps", True),
+        ("scale", "7"), ("ema", 1), ("init_sha256", 3), ("compile", None),
+    ],
+    ids=str,
+)
+def test_a_picture_with_settings_that_make_no_sense(draw, name, value):
+    settings_of = {field: value for field, value in generate.asdict(generate.Settings()).items() if field != "init"}
+    info = PngInfo()
+    info.add_itxt(pictures.SETTINGS, json.dumps(settings_of | {name: value}))
+    Image.new("RGB", (8, 8)).save("odd.png", pnginfo=info)
+    assert generate.main(["--from=odd.png", "--out=out.png"]) == 2
+    assert not Path("out.png").exists()
 
 
 def test_it_writes_a_picture_and_says_where(draw):
@@ -197,21 +228,21 @@ def test_inpainting_keeps_what_the_mask_leaves_out(draw):
     assert different[:8, :8].mean() > 0.5  # the decoder's attention lets a trace of the change reach everywhere
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "CMYK", "P", "1", "I;16"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "CMYK", "P", "1", "I;16", "I;16 with a transparent grey"])
 def test_pictures_of_any_kind_are_read(mode, tmp_path):
     grey = Image.linear_gradient("L")
     if mode in ("RGBA", "LA"):
         picture = grey.convert(mode)
         picture.putalpha(Image.new("L", grey.size, 0))
         wanted = 255
-    elif mode == "I;16":
+    elif mode.startswith("I;16"):
         picture = Image.fromarray(numpy.full((4, 4), 65535 // 2, numpy.uint16))
         wanted = 127
     else:
         picture = Image.new("RGB", (8, 8), "white").convert(mode)
         wanted = 255
     path = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
-    picture.save(path)
+    picture.save(path, **({"transparency": 5} if "transparent" in mode else {}))
     result = pictures.read_picture(path, "INIT")
     assert result.mode == "RGB"
     assert abs(numpy.array(result).astype(int) - wanted).max() <= 1
@@ -242,12 +273,15 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path):
         (["--width=100"], ["WIDTH=100", "96"]),
         (["--height=50"], ["HEIGHT=50", "64"]),
         (["--width=0"], ["WIDTH=0", "32"]),
-        (["--width=99999"], ["WIDTH=99999"]),
+        (["--width=99999"], ["WIDTH=99999", "up to 4096", "nearest is 4096"]),
+        (["--height=47"], ["HEIGHT=47", "nearest is 32"]),
         (["--count=0"], ["COUNT=0"]),
         (["--strength=0.5"], ["STRENGTH", "INIT"]),
         (["--mask=mask.png"], ["MASK", "INIT"]),
         (["--init=there-is-none.png"], ["INIT=there-is-none.png"]),
         (["--device=abacus"], ["DEVICE=abacus"]),
+        (["--device=meta"], ["DEVICE=meta"]),
+        (["--prompt=a\udcffb"], ["PROMPT is not UTF-8"]),
         (["--dtype=int8"], ["DTYPE=int8", "float16"]),
         (["--blocks=mine"], ["BLOCKS=mine"]),
         (["--ema=perhaps"], ["EMA=perhaps"]),
@@ -255,6 +289,7 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path):
         (["--tokenizer=nowhere"], ["vocab.json", "TOKENIZER"]),
         (["--from=there-is-none.png"], ["FROM=there-is-none.png"]),
         (["--out=picture.gif"], ["OUT=picture.gif", ".png"]),
+        ([f"--out={'x' * 300}.png"], ["x.png cannot be written", "too long"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -337,7 +372,70 @@ def test_nan_is_named(draw, monkeypatch):
         return model
 
     monkeypatch.setattr(checkpoint, "build", poisoned)
-    refusal(draw(), "nan", "DTYPE")
+    refusal(draw(), "nan", "a weight of the file")
+    refusal(draw("--dtype=bfloat16"), "nan", "DTYPE=bfloat16", "DTYPE=float32")
+
+
+@pytest.fixture
+def no_drawing(monkeypatch):
+    monkeypatch.setattr(generate, "draw_all", lambda *args: pytest.fail("it drew before it refused"))
+
+
+@pytest.mark.parametrize(
+    ("taken", "flags"),
+    [("out.png", []), ("out.gif", ["--film=1"]), ("out-2.png", ["--count=2"])],
+    ids=["picture", "film", "one of two"],
+)
+def test_what_cannot_be_written_is_refused_before_drawing(draw, no_drawing, taken, flags):
+    Path(taken).mkdir()
+    code, _, errors = draw(*flags)
+    assert code == 2 and errors == f"{taken} cannot be written: it is a folder."
+
+
+def test_a_file_where_a_folder_should_be(draw, no_drawing):
+    Path("file").write_text("")
+    refusal(draw("--out=file/out.png"), "file/out.png cannot be written")
+    assert [path.name for path in Path.cwd().iterdir()] == ["file"]
+
+
+def test_files_have_the_usual_rights(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = tmp_path / f"{'n' * 240}.png"
+        pictures.write_png(path, Image.new("RGB", (8, 8)))
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o604)
+        pictures.write_png(path, Image.new("RGB", (8, 8)))
+        assert path.stat().st_mode & 0o777 == 0o604
+    finally:
+        os.umask(before)
+
+
+def test_two_at_once_take_two_names(draw, monkeypatch, tmp_path):
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    inner = []
+    draw_one = generate.draw_one
+
+    def draws(*args):
+        result = draw_one(*args)
+        if not inner:
+            inner.append(1)
+            assert draw("--out=")[0] == 0
+        return result
+
+    monkeypatch.setattr(generate, "draw_one", draws)
+    assert draw("--out=")[0] == 0
+    assert sorted(path.name[:5] for path in (tmp_path / "outputs").iterdir()) == ["0001-", "0002-"]
+
+
+def test_a_name_with_a_tilde_is_the_home_folder(draw, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Image.new("RGB", (32, 32)).save("init.png")
+    (tmp_path / "home").mkdir()
+    Path("init.png").rename(tmp_path / "home" / "init.png")
+    assert draw("--init=~/init.png", "--out=~/out.png")[0] == 0
+    assert (tmp_path / "home" / "out.png").is_file() and not Path("~").exists()
+    assert generate.main(["--from=~/out.png", "--out=again.png"]) == 0
 
 
 def too_much_for_cuda(*args, **kwargs):
@@ -503,6 +601,68 @@ class Malicious:
         return (os.system, ("touch pickle-was-run",))
 
 
+def test_damaged_files_of_the_old_format(tmp_path):
+    """torch's reader ends in many kinds of exceptions."""
+    path = tmp_path / "old.ckpt"
+    torch.save({"a": torch.zeros(3), "b": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    damaged = [whole[:size] for size in range(0, len(whole), 7)]
+    damaged += [whole[:i] + bytes([byte]) + whole[i + 1 :] for i in range(0, len(whole), 11) for byte in b"q\x00}"]
+    refused = 0
+    for content in [*damaged, b"root:x:0:0", b"quite another file"]:
+        path.write_bytes(content)
+        try:
+            checkpoint.read_tensors(path)
+        except ValueError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1 and "old.ckpt" in str(error)
+    assert refused > len(damaged) / 2
+
+
+def test_names_that_are_no_words(draw, tmp_path, stranger):
+    stranger(lambda tensors: tensors)
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbers.ckpt")
+    refusal(draw(f"--checkpoint={tmp_path / 'numbers.ckpt'}"), "numbers.ckpt holds no tensors")
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("vae", None, []), ("unet", "channels", []), ("unet", "channels", 5), ("unet", "channels", ["a"]),
+        ("unet", "attention", [True]), ("unet", "attention", [1, 1, 1]), ("clip", "num_layers", "4"),
+        ("clip", "vocab_size", "1024"), ("unet", "num_groups", 0), ("vae", "scaling_factor", None),
+        (None, "guidance_scale", "4"), (None, "guidance_scale", float("nan")), (None, "image_size", -8),
+        (None, "image_size", []),
+    ],
+    ids=str,
+)
+def test_a_config_that_makes_no_sense(draw, stranger, tmp_path, part, name, value):
+    flag = stranger(lambda tensors: tensors)
+    path = tmp_path / "config.json"
+    data = json.loads(path.read_text())
+    if name is None:
+        data[part] = value
+    else:
+        (data[part] if part else data)[name] = value
+    path.write_text(json.dumps(data))
+    refusal(draw(flag), "config.json is not a model config")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda vocab: vocab | {"a": None}, lambda vocab: vocab | {"a": 5000}, lambda vocab: vocab | {"a": -1},
+        lambda vocab: {name.replace("<|startoftext|>", "<|start|>"): number for name, number in vocab.items()},
+    ],
+    ids=["null", "too large", "negative", "no mark"],
+)
+def test_a_vocabulary_that_makes_no_sense(draw, stranger, tmp_path, change):
+    flag = stranger(lambda tensors: tensors)
+    path = tmp_path / "vocab.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    refusal(draw(flag), "The tokenizer in")
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_a_pickle_that_wants_to_run_code_is_not_opened(draw, stranger, tmp_path, legacy):
     stranger(lambda tensors: tensors)
@@ -562,6 +722,91 @@ def test_a_lightning_checkpoint_is_opened_without_its_classes(model_folder, tmp_
 
 
 # --- everything at once ----------------------------------------------------------------------------------------------
+
+# --- a learner's blocks --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """mine(stage number, old, new): the learner's file is the solution with one change."""
+    monkeypatch.setenv("COURSE_EXERCISES", str(tmp_path / "exercises"))
+    files.write_stubs()
+
+    def write(number: int, old: str, new: str) -> Path:
+        stage = STAGES[number - 1]
+        text = stage.solution.read_text(encoding="utf-8")
+        assert text.count(old) == 1
+        stage.exercise.write_text(text.replace(old, new), encoding="utf-8")
+        return stage.exercise
+
+    return write
+
+
+HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
+
+
+@pytest.mark.parametrize(
+    ("number", "old", "new"),
+    [
+        (1, "return group_norm(x, self.num_groups", "group_norm(x, self.num_groups"),
+        (1, "return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)", "return x.double()"),
+        (1, "return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)", "return x[:, :1]"),
+        (1, "return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)", "return x.numpy()"),
+        (9, "    context, negative_context = contexts_for(model, prompts, negative_prompts, guidance_scale)\n"
+            "    timesteps = timesteps_for(model.schedule, sampler, num_steps)\n    steps = ", "    return noise\n    steps = "),
+    ],
+    ids=["nothing", "float64", "another shape", "no tensor", "no picture"],
+)
+def test_a_block_that_hands_over_something_wrong(draw, mine, number, old, new):
+    mine(number, old, new)
+    code, _, errors = draw("--blocks=auto")
+    assert code == 1 and not Path("out.png").exists()
+    assert errors.splitlines()[-1] == HANDED_OVER and len(errors.splitlines()) == 3, errors
+
+
+def test_pictures_that_come_back_as_nothing(draw, mine):
+    mine(5, "    return images.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0\n", "    return None\n")
+    Image.new("RGB", (32, 32)).save("init.png")
+    Image.new("L", (32, 32), 255).save("mask.png")
+    code, _, errors = draw("--blocks=auto", "--init=init.png", "--mask=mask.png")
+    assert code == 1 and errors.endswith(HANDED_OVER) and "images_to_tensor gave NoneType" in errors
+
+
+@pytest.mark.parametrize("where", ["at the top", "inside"])
+@pytest.mark.parametrize("word", ["exit()", "raise SystemExit(0)", "raise GeneratorExit"])
+def test_a_block_that_ends_the_program(draw, mine, where, word):
+    path = mine(2, '    return x * torch.sigmoid(x)', f'    {word if where == "inside" else ""}\n    return x * torch.sigmoid(x)')
+    if where == "at the top":
+        path.write_text(f"{path.read_text()}\n{word}\n")
+    code, _, errors = draw("--blocks=auto")
+    assert code == 1 and "stage02_residual.py:" in errors and "Exit" in errors.splitlines()[0]
+
+
+def test_a_file_with_a_byte_order_mark(draw, mine):
+    path = mine(1, "class GroupNorm", "class GroupNorm")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    code, output, errors = draw("--blocks=auto")
+    assert code == 0 and "1/10 blocks are yours: 1 group_norm" in output, errors
+
+
+def test_a_refusal_is_none_of_a_blocks_business(draw, mine):
+    mine(1, "class GroupNorm", "class GroupNorm")
+    refusal(draw("--blocks=auto", "--checkpoint=nowhere.safetensors"), "nowhere.safetensors")
+
+
+def test_a_stop_that_gets_lost_while_loading_counts(draw, monkeypatch):
+    """Libraries in C may swallow the exception that a Ctrl-C raises while they are imported."""
+    open_checkpoint = checkpoint.open_checkpoint
+
+    def swallowing(*args):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return open_checkpoint(*args)
+
+    monkeypatch.setattr(checkpoint, "open_checkpoint", swallowing)
+    code, _, errors = draw()
+    assert code == 130 and errors.startswith("Stopped") and not Path("out.png").exists()
+
 
 options = st.fixed_dictionaries(
     {},
