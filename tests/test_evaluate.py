@@ -101,9 +101,11 @@ def test_the_command_on_an_untrained_model(tmp_path, capsys):
     assert (tmp_path / "sheet.png").exists()
 
 
-def test_too_few_prompts():
-    with pytest.raises(ValueError, match="PROMPTS=1"):
-        evaluate.main(["--prompts=1"])
+def test_options_that_make_no_sense():
+    for flag in ("--prompts=1", "--prompts=x", "--steps=0", "--steps=5000", "--scale=x", "--sampler=plms"):
+        name, value = flag.removeprefix("--").upper().split("=")
+        with pytest.raises(ValueError, match=f"(?i)^{name}={value} is not "):
+            evaluate.main([flag])
 
 
 def test_pictures_become_tensors():

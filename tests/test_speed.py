@@ -121,6 +121,25 @@ def test_compiling_draws_the_same_picture(monkeypatch):
 
 
 @with_model
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--steps=0", "STEPS=0 is not possible: choose 1 to 500."), ("--steps=x", "STEPS=x is not a whole number."),
+        ("--rounds=0", "ROUNDS=0 is not possible"), ("--scale=abc", "SCALE=abc is not a number."),
+        ("--scale=nan", "SCALE=nan is not possible"), ("--sampler=ddpm", "SAMPLER=ddpm is not measured"),
+        ("--size=63", "WIDTH=63 is not possible"), ("--size=100000", "the nearest is 4096"),
+        ("--dtype=float32,int8", "DTYPE=int8"), ("--dtype=float32,", "DTYPE="), ("--compile=2", "COMPILE=2"),
+        ("--checkpoint=/etc/hostname", "hostname"), ("--checkpoint=nowhere", "nowhere"), ("--device=cuda:99", "DEVICE=cuda:99"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(monkeypatch, flag, words):
+    monkeypatch.setattr(bench, "measure", lambda *args: pytest.fail("it measured before it refused"))
+    with pytest.raises(ValueError, match=re.escape(words)) as refused:
+        bench.main([flag])
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@with_model
 def test_without_a_compiler_it_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     wanted = "COMPILE=1 needs a C++ compiler, and no-such-compiler is not installed: draw with COMPILE=0."

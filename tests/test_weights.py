@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from course.stages import ROOT
+from course.weights import main
 
 pytestmark = pytest.mark.limit(120)
 
@@ -140,3 +141,11 @@ def test_no_hub_is_one_sentence(hub, tmp_path):
     hub.server_close()
     done = weights(hub, tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr and "could not be fetched" in done.stderr
+
+
+def test_another_choice_fetches_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("WHICH", "half")
+    monkeypatch.setenv("OUT", str(tmp_path / "sd15"))
+    monkeypatch.setattr("course.weights.fetch", lambda *args: pytest.fail("it fetched before it refused"))
+    with pytest.raises(ValueError, match="^WHICH=half is not possible: choose ema or full.$"):
+        main([])

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     except StageError as error:
         print(error, file=sys.stderr)
         return 1
-    except Exception as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         return explain(error, blocks)
 
 
