@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.update(TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error", HF_HUB_OFFLINE="1")
 
 from course.checkpoint import TINY, build, choose_device, choose_dtype, open_checkpoint
-from course.generate import check_scale, check_size, number, on_or_off, whole_number
+from course.generate import check_sampling, check_size, on_or_off, whole_number
 from course.speed import check_compiler, speed_up
 from course.stages import short_path
 
@@ -210,10 +210,8 @@ def measure(options, device, dtype_name: str, compiled: bool) -> list[str]:
 
 def check(options, device) -> list[str]:
     """Converts the options, and refuses in one sentence what cannot be measured; the dtypes, one for each row."""
-    options.steps = whole_number("STEPS", options.steps, 1, 500)
+    check_sampling(options)
     options.rounds = whole_number("ROUNDS", options.rounds, 1, 1000)
-    options.scale = number("SCALE", options.scale)
-    check_scale(options.scale)
     if options.sampler not in SAMPLERS:
         raise ValueError(f"SAMPLER={options.sampler} is not measured: choose one of {', '.join(SAMPLERS)}.")
     dtypes = [name.strip() for name in options.dtype.split(",")]

@@ -160,7 +160,10 @@ def convert(name: str, text: str):
     if name in ("steps", "seed", "width", "height", "count"):
         return whole_number(name.upper(), text)
     if name in ("scale", "strength"):
-        return number(name.upper(), text)
+        try:
+            return float(text)
+        except ValueError:
+            raise Refusal(f"{name.upper()}={text} is not a number.") from None
     if name in ("ema", "compile"):
         return on_or_off(name, text)
     return text
@@ -175,18 +178,6 @@ def whole_number(name: str, text: str, least: int | None = None, most: int | Non
     if least is not None and not least <= value <= most:
         raise Refusal(f"{name}={value} is not possible: choose {least} to {most}.")
     return value
-
-
-def number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise Refusal(f"{name}={text} is not a number.") from None
-
-
-def check_scale(scale: float) -> None:
-    if not abs(scale) <= 100:  # nor nan
-        raise Refusal(f"SCALE={scale:g} is not possible: choose a number from -100 to 100 (7.5 is usual).")
 
 
 def on_or_off(name: str, text: str) -> bool:
@@ -208,8 +199,8 @@ def check_settings(s: Settings) -> None:
             raise Refusal(f"{name.upper()} is not UTF-8: it holds bytes that are no characters.") from None
     if not 1 <= s.steps <= 500:
         raise Refusal(f"STEPS={s.steps} is not possible: choose 1 to 500.")
-    if s.scale is not None:
-        check_scale(s.scale)
+    if s.scale is not None and not abs(s.scale) <= 100:  # nor nan
+        raise Refusal(f"SCALE={s.scale:g} is not possible: choose a number from -100 to 100 (7.5 is usual).")
     if s.sampler not in SAMPLERS:
         raise Refusal(f"SAMPLER={s.sampler} is not known: choose one of {', '.join(SAMPLERS)}.")
     if not 1 <= s.count <= 100:
@@ -226,12 +217,18 @@ def check_settings(s: Settings) -> None:
         raise Refusal(f"STRENGTH={s.strength:g} is not possible: choose a number above 0, up to 1.")
 
 
+def check_sampling(options: argparse.Namespace) -> None:
+    """Converts the `steps` and the `scale` of another command, and checks them and its `sampler` as for a picture."""
+    options.steps, options.scale = convert("steps", options.steps), convert("scale", options.scale)
+    check_settings(Settings(steps=options.steps, scale=options.scale, sampler=options.sampler))
+
+
 def check_size(name: str, value: int, multiple: int) -> None:
     if not multiple <= value <= MAX_SIZE or value % multiple:
-        nearest = max(min(value, MAX_SIZE) + multiple // 2, multiple) // multiple * multiple
+        nearest = min(max(round(value / multiple), 1) * multiple, MAX_SIZE)
         raise Refusal(
             f"{name}={value} is not possible: this model draws multiples of {multiple} up to {MAX_SIZE}; "
-            f"the nearest is {min(nearest, MAX_SIZE)}."
+            f"the nearest is {nearest}."
         )
 
 
@@ -240,7 +237,7 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
 
     if out is not None and out.suffix.lower() != ".png":
         raise Refusal(f"OUT={out} does not end in .png.")
-    check_writable(out or ROOT / "outputs" / "picture.png", settings.count, film)
+    check_targets(out or ROOT / "outputs" / "picture.png", settings.count, film)
     blocks = None
     try:
         blocks = for_generating(settings.blocks, fused=True)
@@ -259,7 +256,7 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
         return explain(error, blocks)
 
 
-def check_writable(out: Path, count: int, film: bool) -> None:
+def check_targets(out: Path, count: int, film: bool) -> None:
     """Refuses what could not be written in the end, before an hour of drawing."""
     from course.pictures import check_writable
 
@@ -396,16 +393,16 @@ def read_inputs(blocks, settings: Settings):
 
     if settings.init is None:
         return None, None
-    settings.init_sha256 = same_file("INIT", settings.init, settings.init_sha256)
     init = pictures.read_picture(settings.init, "INIT")
+    settings.init_sha256 = same_file("INIT", settings.init, settings.init_sha256)
     picture = pictures.fit(init, settings.width, settings.height)
     images = blocks[5].images_to_tensor(torch.from_numpy(numpy.array(picture))[None])
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images_to_tensor gave {type(images).__name__}, and a tensor is wanted")
     if settings.mask is None:
         return images, None
-    settings.mask_sha256 = same_file("MASK", settings.mask, settings.mask_sha256)
     mask = pictures.read_picture(settings.mask, "MASK")
+    settings.mask_sha256 = same_file("MASK", settings.mask, settings.mask_sha256)
     if mask.size != init.size:
         raise Refusal(
             f"MASK={settings.mask} has {mask.width}x{mask.height} pixels and INIT={settings.init} "
@@ -419,12 +416,9 @@ def read_inputs(blocks, settings: Settings):
     return images, white
 
 
-def same_file(name: str, path: str, before: str | None) -> str | None:
-    """The file's SHA-256; says so if it is another one than before. None if there is no such file."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        return None
-    with file.open("rb") as stream:
+def same_file(name: str, path: str, before: str | None) -> str:
+    """The file's SHA-256; says so if it is another one than before."""
+    with Path(path).expanduser().open("rb") as stream:
         now = hashlib.file_digest(stream, "sha256").hexdigest()
     if before not in (None, now):
         print(f"Note: {name}={path} is not the file that it was: the picture will not be the same.")

@@ -28,11 +28,13 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
     path = Path(path).expanduser()
     if not path.is_file():
         raise ValueError(f"{argument}={path} is not there: it names a picture file.")
+    size = ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, whose size is checked here, and of odd EXIF data
             with Image.open(path) as picture:
                 width, height = picture.size
+                size = f"{width}x{height} pixels, "
                 if width * height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 picture = ImageOps.exif_transpose(picture)
@@ -44,7 +46,7 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
                 return picture.convert("RGB")
     except Image.DecompressionBombError:
         raise ValueError(
-            f"{argument}={path} has more than the {MAX_PIXELS // 1_000_000} million pixels that are read: "
+            f"{argument}={path} has {size}more than the {MAX_PIXELS // 1_000_000} million that are read: "
             "make it smaller first."
         ) from None
     except (UnidentifiedImageError, OSError, SyntaxError, EOFError, ValueError) as error:

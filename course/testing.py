@@ -105,7 +105,7 @@ def test_one(stage: Stage) -> int:
 
 
 def left_after(stage: Stage) -> Verdict | None:
-    """The next stage after a finished one that is not done, as far as that is known without testing it; then earlier ones."""
+    """The first stage after a finished one, or else before it, that is known not to be done without testing it."""
     for other in [*STAGES[stage.number :], *STAGES[: stage.number - 1]]:
         verdict = read(other)
         verdict.failing = set(hints.read_state()["failing"].get(str(other.number), []))
@@ -153,7 +153,8 @@ def check_tests_exist(stages: list[Stage]) -> None:
 
 def pytest_arguments(stages: list[Stage]) -> list[str]:
     """What makes pytest test the learner's files of these stages, and explain the first failure: no other is shown."""
-    options = ["--blocks=exercises", "--diagnose=1", "--tb=native", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
+    options = ["--blocks=exercises", "--diagnose=1", "--tb=native"]
+    options += [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
     return options + [str(stage.test) for stage in stages]
 
 

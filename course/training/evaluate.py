@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from course.assemble import for_generating
 from course.checkpoint import TINY, build, choose_device, open_checkpoint
-from course.generate import SAMPLERS, check_scale, number, whole_number
+from course.generate import check_sampling, whole_number
 from course.pictures import contact_sheet, write_png
 from course.stages import short_path
 from course.training.captions import caption, plain_prompt
@@ -200,11 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=None, help="file to write the figures to")
     options = parser.parse_args(arguments)
     options.prompts = whole_number("PROMPTS", options.prompts, 2, 100_000)
-    options.steps = whole_number("STEPS", options.steps, 1, 500)
-    options.scale = number("SCALE", options.scale)
-    check_scale(options.scale)
-    if options.sampler not in SAMPLERS:
-        raise ValueError(f"SAMPLER={options.sampler} is not known: choose one of {', '.join(SAMPLERS)}.")
+    check_sampling(options)
     figures = evaluate(options)
     print(f"\n{short_path(options.checkpoint)}\n" + report(figures))
     if options.json:
