@@ -55,7 +55,7 @@ class Trial:
 
     def of(self, module: ModuleType) -> Result:
         """Makes the call. Random numbers, if it draws any, are the same each time."""
-        torch.default_generator.manual_seed(0)  # torch.manual_seed takes milliseconds: it makes notes for GPUs
+        torch.default_generator.manual_seed(0)  # torch.manual_seed also notes the call stack, for GPUs
         try:
             value, error = self.run(module), None
         except Exception as raised:
