@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 
-from course import files
-from course.assemble import StageError
-from course.stages import Stage, find_stage, short_path
+from course.core import workspace
+from course.core.assemble import StageError
+from course.core.stages import Stage, find_stage, short_path
 
 HELP = """\
 Stable Diffusion from scratch, one failing test at a time.
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         return tell_missing("torch")
     try:
         if arguments[:1] == ["generate"]:
-            from course.generate import main as generate
+            from course.draw.generate import main as generate
 
             return generate(arguments[1:]) or 0
         if arguments[:1] == ["show"]:
@@ -68,11 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
 
             return evaluate(arguments[1:]) or 0
         if arguments[:1] == ["weights"]:
-            from course.weights import main as weights
+            from course.draw.weights import main as weights
 
             return weights(arguments[1:]) or 0
         if arguments[:1] == ["bench"]:
-            from course.bench import main as bench
+            from tools.bench import main as bench
 
             return bench(arguments[1:]) or 0
         options = parser().parse_args(arguments)
@@ -142,59 +142,59 @@ def show_help(options: argparse.Namespace) -> int:
 
 
 def run_test(options: argparse.Namespace) -> int:
-    from course import testing
+    from course.learn import testing
 
     return testing.test_one(find_stage(options.stage)) if options.stage else testing.test_in_order()
 
 
 def run_watch(options: argparse.Namespace) -> int:
-    from course.watch import main as watch
+    from course.learn.watch import main as watch
 
     return watch(find_stage(options.stage) if options.stage else None)
 
 
 def run_latency(options: argparse.Namespace) -> int:
-    from course.latency import main as latency
+    from tools.latency import main as latency
 
     return latency(find_stage(options.stage) if options.stage else None)
 
 
 def run_hint(options: argparse.Namespace) -> int:
-    from course import hints
+    from course.learn import hints
 
     return hints.main(options.stage, options.exercise)
 
 
 def run_doctor(options: argparse.Namespace) -> int:
-    from course.doctor import main as doctor
+    from course.learn.doctor import main as doctor
 
     return doctor()
 
 
 def run_check(options: argparse.Namespace) -> int:
-    from course import testing
+    from course.learn import testing
 
     stale = run_stubs(argparse.Namespace(check=True))
     return testing.check(options.slow) or stale
 
 
 def run_mutants(options: argparse.Namespace) -> int:
-    from course import testing
+    from course.learn import testing
 
     return testing.mutants(find_stage(options.stage) if options.stage else None)
 
 
 def run_mutation(options: argparse.Namespace) -> int:
-    from course import testing
+    from course.learn import testing
 
-    return testing.mutants(find_stage(options.stage) if options.stage else None, "mutation.py")
+    return testing.mutants(find_stage(options.stage) if options.stage else None, "mutation")
 
 
 def run_stubs(options: argparse.Namespace) -> int:
     if not options.check:
-        tell_backups(files.write_stubs())
+        tell_backups(workspace.write_stubs())
         return 0
-    stale = files.stale_stubs()
+    stale = workspace.stale_stubs()
     if stale:
         print(f"Not what solutions/ says: {', '.join(stale)}. `make stubs` writes them anew.", file=sys.stderr)
     return int(bool(stale))
@@ -204,15 +204,15 @@ def run_solution(options: argparse.Namespace) -> int:
     stage = chosen_stage(options)
     if options.copy:
         return put(stage, stage.solution.read_text(encoding="utf-8"), "is now the solution")
-    from course import testing
+    from course.learn import testing
 
-    print(files.solution_beside(stage, testing.fancy()))
+    print(workspace.solution_beside(stage, testing.fancy()))
     return 0
 
 
 def run_reset(options: argparse.Namespace) -> int:
     stage = chosen_stage(options)
-    return put(stage, files.stub(stage), "is now the stub again")
+    return put(stage, workspace.stub(stage), "is now the stub again")
 
 
 def chosen_stage(options: argparse.Namespace) -> Stage:
@@ -222,7 +222,7 @@ def chosen_stage(options: argparse.Namespace) -> Stage:
 
 
 def put(stage: Stage, text: str, what: str) -> int:
-    backup = files.replace(stage, text)
+    backup = workspace.replace(stage, text)
     print(f"{short_path(stage.exercise)} {what}.")
     tell_backups([backup] if backup else [])
     return 0

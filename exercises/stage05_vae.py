@@ -16,7 +16,7 @@ Rombach et al., 2022, arXiv:2112.10752, sections 3.1 and 4.1, appendix G (the sc
 import torch
 from torch import Tensor, nn
 
-from course.config import VAEConfig
+from course.core.config import VAEConfig
 
 from .stage01_group_norm import GroupNorm
 from .stage02_residual import ResidualBlock, silu

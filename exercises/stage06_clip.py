@@ -28,7 +28,7 @@ import regex
 import torch
 from torch import Tensor, nn
 
-from course.config import CLIPConfig
+from course.core.config import CLIPConfig
 
 from .stage03_attention import MultiHeadAttention
 

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from course.config import UNetConfig
+from course.core.config import UNetConfig
 
 from .stage01_group_norm import GroupNorm
 from .stage02_residual import ResidualBlock, silu

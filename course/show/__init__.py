@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from course.stages import ROOT, Stage, find_stage, short_path
+from course.core.stages import ROOT, Stage, find_stage, short_path
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 2 refused."""
     options = parse(arguments)
-    from course.assemble import StageError, for_generating
-    from course.generate import explain
+    from course.core.assemble import StageError, for_generating
+    from course.draw.generate import explain
 
     try:
         stage, everything, out = checked(options)
@@ -61,7 +61,7 @@ def checked(options: argparse.Namespace) -> tuple[Stage, bool, Path | None]:
     Raises:
         ValueError: in one sentence, for options that make no sense.
     """
-    from course.generate import on_or_off
+    from course.draw.generate import on_or_off
 
     if not options.stage:
         raise ValueError("Which stage? Say for example STAGE=3 (python -m course: show --stage 3).")
@@ -76,7 +76,7 @@ def checked(options: argparse.Namespace) -> tuple[Stage, bool, Path | None]:
 
 def show(blocks, stage: Stage, everything: bool, out: Path | None, options: argparse.Namespace) -> None:
     """Draws a stage's pictures and names each of them on the screen."""
-    from course.checkpoint import TINY
+    from course.draw.checkpoint import TINY
     from course.show.page import write
     from course.show.studio import Studio
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from course.pictures import write_atomically
+from course.draw.pictures import write_atomically
 
 WIDTH = 10.0  # inches
 DOTS = 110  # pixels per inch

@@ -11,9 +11,9 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from course import checkpoint as ckpt
-from course.assemble import Blocks
-from course.stages import STAGES, Stage, short_path
+from course.core.assemble import Blocks
+from course.core.stages import STAGES, Stage, short_path
+from course.draw import checkpoint as ckpt
 
 PROMPT = "a red house in the snow at night"
 
@@ -95,7 +95,7 @@ class Studio:
 
     def scenes(self, count: int, size: int | None = None) -> Tensor:
         """Pictures that the model was not made of: new drawings by the illustrator of its training set."""
-        from course.training.scenes import Scene, Thing, draw_scene
+        from course.scenes.scenes import Scene, Thing, draw_scene
 
         plans = [
             Scene((Thing("house", "red"),), "meadow", "day", "big", "centre"),

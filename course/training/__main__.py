@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     import torch
     from accelerate.utils import set_seed
 
-    from course.config import ModelConfig, tiny_config
+    from course.core.config import ModelConfig, tiny_config
     from course.training.clip import CLIPPart
     from course.training.data import load_pictures
     from course.training.kernels import use_fused_kernels

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from course.config import CLIPConfig
+from course.core.config import CLIPConfig
 from course.training.data import Pictures
 from course.training.loop import load_weights, save_weights
 from course.training.tokenizer import train_tokenizer, write_tokenizer

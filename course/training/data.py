@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from course.training.captions import caption
-from course.training.scenes import draw_scene, sample_scene
+from course.scenes.captions import caption
+from course.scenes.scenes import draw_scene, sample_scene
 
 CAPTIONS_EACH = 4
 MAX_CHECKED = 64

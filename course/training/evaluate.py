@@ -24,16 +24,16 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from course.assemble import for_generating
-from course.checkpoint import TINY, build, choose_device, open_checkpoint
-from course.generate import check_sampling, whole_number
-from course.pictures import contact_sheet, write_png
-from course.stages import short_path
-from course.training.captions import caption, plain_prompt
+from course.core.assemble import for_generating
+from course.core.stages import short_path
+from course.draw.checkpoint import TINY, build, choose_device, open_checkpoint
+from course.draw.generate import check_sampling, whole_number
+from course.draw.pictures import contact_sheet, write_png
+from course.scenes.captions import caption, plain_prompt
+from course.scenes.scenes import draw_scene, sample_scene
 from course.training.data import draw_example
 from course.training.judge import ATTRIBUTES, draw_single, load_judge, sample_single, truth
 from course.training.loop import whole_file
-from course.training.scenes import draw_scene, sample_scene
 
 SEED = "evaluate"  # apart from every seed of the training
 NEAR = 32  # pixels; at which size pictures are compared with the training set

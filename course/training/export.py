@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from course.config import ModelConfig
+from course.core.config import ModelConfig
 from course.training.clip import initialise_text_encoder
 from course.training.loop import load_weights, whole_file
 from course.training.tokenizer import train_tokenizer, write_tokenizer

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from course.training.captions import all_words
+from course.scenes.captions import all_words
 from course.training.loop import whole_file
 from solutions.stage06_clip import BEGIN, END, WORD, Tokenizer, byte_alphabet
 

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from course.config import ModelConfig
+from course.core.config import ModelConfig
 from course.training.clip import load_text_encoder
 from course.training.data import Pictures
 from course.training.loop import save_weights, whole_file

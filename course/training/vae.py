@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from course.config import VAEConfig
+from course.core.config import VAEConfig
 from course.training.data import Pictures
 from course.training.loop import load_weights, save_weights, whole_file
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images

@@ -4,7 +4,9 @@ Each file holds the functions and classes that it writes differently. Put behind
 of those with the same names.
 """
 
-from course.stages import STAGES, TESTS
+from pathlib import Path
+
+from course.core.stages import STAGES
 
 
 def alternatives() -> dict[str, tuple[int, str]]:
@@ -12,7 +14,7 @@ def alternatives() -> dict[str, tuple[int, str]]:
     found = {}
     for stage in STAGES:
         solution = stage.solution.read_text(encoding="utf-8")
-        for path in sorted((TESTS / "alternatives" / stage.module).glob("*.py")):
+        for path in sorted((Path(__file__).parent / stage.module).glob("*.py")):
             text = path.read_text(encoding="utf-8")
             found[f"{stage.module}/{path.stem}"] = stage.number, f"{solution}\n\n{text}"
     return found

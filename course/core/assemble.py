@@ -1,0 +1,195 @@
+"""Builds one package out of two folders: for each stage either the learner's file or the reference one.
+
+The stage files import each other relatively (`from .stage01_group_norm import GroupNorm`). Executed as modules of one
+fresh package, they find whichever version of the earlier stage that package was given.
+"""
+
+import functools
+import itertools
+import linecache
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import CodeType, ModuleType
+
+from course.core.stages import SOLUTIONS, STAGES, Stage, find_stage, short_path
+from course.core.stubs import todo
+
+_serial = itertools.count(1)
+
+
+class StageError(Exception):
+    """A stage's file cannot be used; the message names file, line and cause in a few lines."""
+
+
+class Blocks:
+    """The stages of one assembled package: `blocks[3]` or `blocks.stage03_attention`. Each is loaded when asked for.
+
+    Attributes:
+        package: the package's name in sys.modules.
+        paths: stage number -> the file it comes from.
+        origin: stage number -> "exercises" or "solutions".
+    """
+
+    def __init__(self, paths: Mapping[int, Path], overrides: Mapping[int, str], fused: bool):
+        self.package = f"blocks_{next(_serial)}"
+        self.paths = {number: Path(path) for number, path in paths.items()}
+        self.origin = {number: _origin(path) for number, path in self.paths.items()}
+        self._overrides = dict(overrides)
+        self._fused = fused
+        self._modules: dict[int, ModuleType] = {}
+        package = ModuleType(self.package, "Stages of the course, assembled.")
+        package.__path__ = []
+        sys.modules[self.package] = package
+
+    def __getitem__(self, number: int) -> ModuleType:
+        for stage in STAGES[:number]:  # in order, so that every import of an earlier stage finds it
+            if stage.number not in self._modules:
+                self._modules[stage.number] = self._load(stage)
+        return self._modules[number]
+
+    def __getattr__(self, name: str) -> ModuleType:
+        if not name.startswith("stage"):
+            raise AttributeError(name)
+        try:
+            return self[find_stage(name).number]
+        except ValueError as error:
+            raise AttributeError(str(error)) from None
+
+    def load(self) -> "Blocks":
+        """Loads all ten stages now.
+
+        Raises:
+            StageError: if one of them cannot be loaded.
+        """
+        self[len(STAGES)]
+        return self
+
+    def _load(self, stage: Stage) -> ModuleType:
+        number, path = stage.number, self.paths[stage.number]
+        filename, source = _source(path, self._overrides.get(number))
+        module = ModuleType(f"{self.package}.{stage.module}")
+        module.__file__ = filename
+        module.__package__ = self.package
+        sys.modules[module.__name__] = module
+        try:
+            exec(_compiled(source, filename), module.__dict__)
+        except BaseException as error:
+            del sys.modules[module.__name__]
+            if not isinstance(error, (Exception, SystemExit, GeneratorExit)) or _is_to_do(error):
+                raise
+            raise StageError(_cause(error, filename, self.package)) from error
+        if self._fused and self.origin[number] == "solutions":
+            from course.draw.speed import fused_functions
+
+            module.__dict__.update(fused_functions(number))
+        setattr(sys.modules[self.package], stage.module, module)
+        return module
+
+
+def assemble(
+    sources: Mapping[int, Path], overrides: Mapping[int, str] | None = None, fused: bool = False
+) -> Blocks:
+    """One fresh package out of ten files.
+
+    Args:
+        sources: stage number -> file.
+        overrides: stage number -> source text that takes the place of the file's.
+        fused: whether the reference stages get torch's fused kernels in place of the written-out formulas of group
+            norm, SiLU, attention and upsampling, and pixels as tokens without gaps in memory. A learner's file is never
+            changed.
+    """
+    return Blocks(sources, overrides or {}, fused)
+
+
+def for_testing(
+    number: int, source: str = "exercises", overrides: Mapping[int, str] | None = None, fused: bool = False
+) -> Blocks:
+    """Stage `number` from `source` ("exercises" or "solutions"), and the reference for all other stages."""
+    sources = {stage.number: stage.solution for stage in STAGES}
+    if source == "exercises":
+        sources[number] = STAGES[number - 1].exercise
+    return assemble(sources, overrides, fused)
+
+
+def for_generating(mode: str = "auto", fused: bool = False) -> Blocks:
+    """What draws pictures.
+
+    Args:
+        mode: "auto": the learner's file for each stage without an exercise to do, the reference for the rest;
+            "solutions": the reference only; "exercises": the learner's files only.
+
+    Raises:
+        StageError: if a learner's file cannot be read, or if mode is "exercises" and something is still to do.
+        ValueError: if mode is none of the three.
+    """
+    if mode not in ("auto", "exercises", "solutions"):
+        raise ValueError(f"BLOCKS={mode} is not possible: choose auto, exercises or solutions.")
+    open_numbers = {} if mode == "solutions" else {stage.number: stage_to_do(stage) for stage in STAGES}
+    if mode == "exercises" and any(open_numbers.values()):
+        first = next(number for numbers in open_numbers.values() for number in numbers)
+        count = sum(map(bool, open_numbers.values()))
+        raise StageError(f"BLOCKS=exercises needs all ten stages, and {count} are to do, from exercise {first} on.")
+    theirs = [number for number, numbers in open_numbers.items() if not numbers]
+    return assemble({s.number: s.exercise if s.number in theirs else s.solution for s in STAGES}, fused=fused)
+
+
+def stage_to_do(stage: Stage) -> list[str]:
+    """The exercises that are still stubs in the learner's file.
+
+    Raises:
+        StageError: if the file is missing or is not Python.
+    """
+    try:
+        return todo(stage.exercise)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise StageError(_cause(error, str(stage.exercise), "")) from error
+    except OSError as error:
+        raise StageError(_missing(stage.exercise)) from error
+
+
+@functools.lru_cache(maxsize=100)
+def _compiled(source: str, filename: str) -> CodeType:
+    return compile(source, filename, "exec", dont_inherit=True)
+
+
+def _source(path: Path, override: str | None) -> tuple[str, str]:
+    """(file name for tracebacks, source text)"""
+    if override is not None:
+        filename = f"<changed {path.name}>"
+        linecache.cache[filename] = (len(override), None, override.splitlines(keepends=True), filename)
+        return filename, override
+    try:
+        return str(path), path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise StageError(_missing(path)) from error
+    except UnicodeDecodeError as error:
+        raise StageError(_cause(error, str(path), "")) from error
+
+
+def _origin(path: Path) -> str:
+    return "solutions" if path.resolve().parent == SOLUTIONS else "exercises"
+
+
+def _missing(path: Path) -> str:
+    return f"{short_path(path)} is missing: `make reset STAGE={find_stage(path.stem).number}` brings the stub back."
+
+
+def _is_to_do(error: BaseException) -> bool:
+    return isinstance(error, NotImplementedError) and str(error).startswith("exercise ")
+
+
+def _cause(error: BaseException, filename: str, package: str) -> str:
+    """file:line: what is wrong, then the line it is about."""
+    text = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+    text = text.replace(f"{package}.", "") if package else text
+    if isinstance(error, SyntaxError) and error.filename == filename and error.text:
+        line = error.text.rstrip("\n").expandtabs(1)
+        shown = line.lstrip()
+        caret = max((error.offset or 1) - 1 - (len(line) - len(shown)), 0)
+        return f"{short_path(filename)}:{error.lineno}: {text}\n    {shown}\n    {' ' * caret}^"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == filename]
+    if not frames:
+        return f"{short_path(filename)}: {text}"
+    return f"{short_path(filename)}:{frames[-1].lineno}: {text}\n    {frames[-1].line}"

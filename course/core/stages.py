@@ -1,0 +1,78 @@
+"""The ten stages of the course, and where their files are."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOLUTIONS = ROOT / "solutions"
+TESTS = ROOT / "tests" / "stages"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. Its module name is that of its file in exercises/ and in solutions/, and part of its test's name."""
+
+    number: int
+    name: str
+    title: str
+    summary: str
+
+    @property
+    def module(self) -> str:
+        return f"stage{self.number:02d}_{self.name}"
+
+    @property
+    def exercise(self) -> Path:
+        return exercises_folder() / f"{self.module}.py"
+
+    @property
+    def solution(self) -> Path:
+        return SOLUTIONS / f"{self.module}.py"
+
+    @property
+    def test(self) -> Path:
+        return TESTS / f"test_{self.module}.py"
+
+
+STAGES = (
+    Stage(1, "group_norm", "Group normalisation", "keeps the numbers inside the network to one scale"),
+    Stage(2, "residual", "The residual block", "two convolutions that compute a correction, told how noisy it is"),
+    Stage(3, "attention", "Attention", "pixels look at pixels, and pixels look at words"),
+    Stage(4, "upsample", "Changing the resolution", "half as many pixels, twice as many pixels"),
+    Stage(5, "vae", "The autoencoder", "from pictures to latents and back"),
+    Stage(6, "clip", "The text encoder", "from a prompt to 77 vectors"),
+    Stage(7, "unet", "The U-Net", "predicts the noise in a noisy latent"),
+    Stage(8, "scheduler", "The noise schedule", "how noise is added, and one step of taking it away"),
+    Stage(9, "sampler", "The sampler", "the loop from noise to picture, with guidance"),
+    Stage(10, "key_remapper", "Real weights", "loads published checkpoints into your model"),
+)
+
+
+def exercises_folder() -> Path:
+    """The learner's folder: exercises/, or the one that COURSE_EXERCISES names."""
+    return Path(os.environ.get("COURSE_EXERCISES") or ROOT / "exercises").resolve()
+
+
+def find_stage(text: str | int) -> Stage:
+    """The stage that a person means by "3", "attention" or "stage03_attention".
+
+    Raises:
+        ValueError: if there is no such stage; the message is one sentence that lists the stages.
+    """
+    wanted = str(text).strip().removesuffix(".py").lower()
+    for stage in STAGES:
+        if wanted in (stage.name, stage.module) or (wanted.isdecimal() and int(wanted) == stage.number):
+            return stage
+    names = ", ".join(f"{stage.number} {stage.name}" for stage in STAGES)
+    raise ValueError(f"There is no stage {str(text)!r}: choose one of {names}.")
+
+
+def short_path(path: Path | str) -> str:
+    """A path as a person would type it: relative to the repo or to the working folder, if it lies there."""
+    for folder in (ROOT, Path.cwd()):
+        try:
+            return Path(path).resolve().relative_to(folder).as_posix()
+        except ValueError:
+            continue
+    return str(path)

@@ -1,0 +1,347 @@
+"""Opens a Stable Diffusion 1.x checkpoint and fills the assembled blocks with it.
+
+A checkpoint is one file in the original CompVis v1 layout, .safetensors or .ckpt, of any width. Beside it, or in a folder
+named separately, lie the tokenizer's vocab.json and merges.txt; a config.json beside it tells the sizes, and without one
+they are those of Stable Diffusion 1.5. Tensors are mapped from the file, not read into memory, until they are copied
+into a model, and what has been copied is let go at once: loading takes the memory of the models and little more. Code
+inside of a file is never run.
+"""
+
+import contextlib
+import ctypes
+import json
+import mmap
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from course.core.assemble import Blocks
+from course.core.config import ModelConfig
+from course.core.stages import ROOT, short_path
+
+TINY = ROOT / "checkpoints" / "tiny" / "model.safetensors"
+
+# What a name in the file gives away about files that are not Stable Diffusion 1.x checkpoints.
+STRANGERS = {
+    "conditioner.embedders.": "an SDXL checkpoint",
+    "cond_stage_model.model.": "a Stable Diffusion 2.x checkpoint",
+    "joint_blocks.": "a Stable Diffusion 3 checkpoint",
+    "model.diffusion_model.joint_blocks.": "a Stable Diffusion 3 checkpoint",
+    "double_blocks.": "a Flux checkpoint",
+    "lora_": "a LoRA, an addition to a checkpoint",
+    "unet.": "a LoRA, an addition to a checkpoint",
+    "control_model.": "a ControlNet",
+    "down_blocks.": "a single model in the layout of diffusers",
+    "text_model.": "a text encoder alone",
+    "decoder.": "a VAE alone",
+    "encoder.": "a VAE alone",
+    "model.diffusion_model.": "a U-Net without its text encoder or its VAE",
+    "first_stage_model.": "a VAE alone",
+}
+
+
+@dataclass
+class Checkpoint:
+    """An open checkpoint.
+
+    Attributes:
+        path: the file.
+        tensors: all of its tensors under their names in the file.
+        config: the sizes of the three models.
+        vocab, merges: the tokenizer's.
+        trained: False if the file says that its weights are random.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    config: ModelConfig
+    vocab: dict[str, int]
+    merges: list[tuple[str, str]]
+    trained: bool = True
+
+    @property
+    def has_ema(self) -> bool:
+        return any(name.startswith("model_ema.diffusion_model") for name in self.tensors)
+
+
+def open_checkpoint(path: str | Path = TINY, tokenizer: str | Path | None = None) -> Checkpoint:
+    """Opens a checkpoint file.
+
+    Args:
+        path: the file, or a folder with a model.safetensors in it.
+        tokenizer: the folder with vocab.json and merges.txt; None: beside the file.
+
+    Raises:
+        ValueError: in one sentence, if it is missing, damaged, unsafe, or not Stable Diffusion 1.x.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise ValueError(f"There is no checkpoint {short_path(path)}: CHECKPOINT names a .safetensors or .ckpt file.")
+    tensors, metadata = read_tensors(path)
+    refuse_strangers(path, tensors)
+    config_path = path.with_name("config.json")
+    config = ModelConfig.from_json(config_path) if config_path.is_file() else ModelConfig()
+    vocab, merges = read_tokenizer(Path(tokenizer).expanduser() if tokenizer else path.parent)
+    if len(vocab) != config.clip.vocab_size:
+        raise ValueError(
+            f"The tokenizer has {len(vocab)} tokens, the checkpoint's text encoder {config.clip.vocab_size}: "
+            "they do not belong together (TOKENIZER names the folder with vocab.json and merges.txt)."
+        )
+    return Checkpoint(path, tensors, config, vocab, merges, metadata.get("trained", "yes") != "no")
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a .safetensors or .ckpt file, mapped from the disk, and the file's metadata."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise ValueError(f"{short_path(path)} cannot be read: {error.strerror}.") from None
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return _read_safetensors(path)
+    return _read_ckpt(path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{short_path(path)} is truncated or damaged ({_first_line(error)}); get the file again."
+        ) from None
+
+
+class _Inert:
+    """Stands in for training-framework objects in old checkpoints: accepts anything, does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _read_ckpt(path: Path) -> dict[str, Tensor]:
+    # PyTorch Lightning left the names of its own classes in the published files; they are replaced by _Inert. Any other
+    # name that is not on torch's list of harmless ones makes torch refuse the file.
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:
+        names = []  # a damaged file, or one from before torch 1.6, cannot be searched; torch.load still checks it
+    harmless = [(_Inert, name) for name in names if name.split(".")[0] == "pytorch_lightning"]
+    foreign = sorted(set(names) - {name for _, name in harmless})
+    if foreign:
+        raise ValueError(
+            f"{short_path(path)} wants to run code when it is opened ({foreign[0]}); it was not opened. "
+            "Look for the same weights as a .safetensors file."
+        )
+    try:
+        with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an odd protocol, in a file that is none
+            try:
+                data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                data = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{short_path(path)} is no checkpoint, or wants to run code when it is opened; it was not opened. "
+            "Look for the same weights as a .safetensors file."
+        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # torch's reader trips over a damaged file in many ways
+        raise ValueError(
+            f"{short_path(path)} is truncated, damaged or no checkpoint ({_first_line(error)})."
+        ) from None
+    while isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
+        data = data["state_dict"]
+    entries = data.items() if isinstance(data, dict) else ()
+    tensors = {name: tensor for name, tensor in entries if isinstance(name, str) and isinstance(tensor, Tensor)}
+    if not tensors:
+        raise ValueError(f"{short_path(path)} holds no tensors.")
+    return tensors
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")[:120] if str(error).strip() else type(error).__name__
+
+
+def refuse_strangers(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError, saying what the file is instead, unless it is a Stable Diffusion 1.x text-to-image checkpoint."""
+    wanted = ("model.diffusion_model.input_blocks.", "first_stage_model.", "cond_stage_model.transformer.")
+    missing = [prefix for prefix in wanted if not any(name.startswith(prefix) for name in tensors)]
+    if missing:
+        for beginning, what in STRANGERS.items():
+            if any(name.startswith(beginning) for name in tensors):
+                raise ValueError(f"{short_path(path)} is {what}, not a whole Stable Diffusion 1.x checkpoint.")
+        raise ValueError(
+            f"{short_path(path)} is not a Stable Diffusion 1.x checkpoint: nothing in it is called {missing[0]}..."
+        )
+    first = tensors.get("model.diffusion_model.input_blocks.0.0.weight")
+    if first is not None and first.ndim == 4 and first.shape[1] in (8, 9):
+        kind = {8: "an image-editing (InstructPix2Pix)", 9: "an inpainting"}[first.shape[1]]
+        raise ValueError(
+            f"{short_path(path)} is {kind} checkpoint, whose U-Net wants {first.shape[1]} channels instead of 4; "
+            "MASK=... inpaints with an ordinary checkpoint."
+        )
+
+
+def read_tokenizer(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """vocab.json and merges.txt, as CLIP's tokenizer stores them."""
+    vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
+    for path in (vocab_path, merges_path):
+        if not path.is_file():
+            raise ValueError(
+                f"There is no {path.name} in {short_path(folder)}: TOKENIZER names the folder with CLIP's "
+                "vocab.json and merges.txt."
+            )
+    try:
+        vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
+        lines = merges_path.read_text(encoding="utf-8").splitlines()
+        merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+        if not isinstance(vocab, dict) or any(len(pair) != 2 for pair in merges):
+            raise ValueError("it has another layout")
+        if {type(number) for number in vocab.values()} != {int} or sorted(vocab.values()) != list(range(len(vocab))):
+            raise ValueError("the numbers of the tokens are not 0, 1, 2 and so on")
+        if missing := {"<|startoftext|>", "<|endoftext|>"} - set(vocab):
+            raise ValueError(f"{sorted(missing)[0]} is no token")
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"The tokenizer in {short_path(folder)} cannot be read: {_first_line(error)}.") from None
+    return vocab, merges
+
+
+@contextlib.contextmanager
+def _uninitialised(dtype: torch.dtype) -> Iterator[None]:
+    """New layers are made in this dtype and without drawing random weights, which takes seconds for a large model."""
+    functions = {name: f for name, f in vars(nn.init).items() if name.endswith("_") and not name.startswith("_")}
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        for name in functions:
+            setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor)
+        yield
+    finally:
+        torch.set_default_dtype(default)
+        for name, function in functions.items():
+            setattr(nn.init, name, function)
+
+
+class _LetGo(TorchFunctionMode):
+    """While it is active, each tensor of a mapped file leaves this process's memory again when copy_ has read it.
+
+    Without it all that was read of the file stays in memory beside the models for as long as the mapping lives. Nothing
+    is lost: who reads the tensor again gets it from the file again. Other memory, and systems other than Linux, stay
+    as they are.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.mapped: list[tuple[int, int]] = []  # where the file lies in this process's memory, in bytes
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/maps").read_text().splitlines():
+                area, *_, name = line.split(maxsplit=5)
+                if name == str(path.resolve()):
+                    start, end = (int(number, 16) for number in area.split("-"))
+                    self.mapped.append((start, end))
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function == Tensor.copy_ and len(args) > 1 and isinstance(args[1], Tensor) and args[1].device.type == "cpu":
+            self.let_go(args[1].data_ptr(), args[1].nbytes)
+        return result
+
+    def let_go(self, start: int, size: int) -> None:
+        """The whole pages within these bytes."""
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < last and any(begin <= first and last <= end for begin, end in self.mapped):
+            madvise = ctypes.CDLL(None).madvise
+            madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), ctypes.c_int(mmap.MADV_DONTNEED))
+
+
+def build(
+    blocks: Blocks,
+    checkpoint: Checkpoint,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    ema: bool = True,
+) -> Any:
+    """A StableDiffusion (stage 9) of assembled blocks, filled with a checkpoint's weights.
+
+    Args:
+        blocks: whose blocks.
+        checkpoint: whose weights.
+        device, dtype: of the three models.
+        ema: the U-Net's averaged weights (if the checkpoint has them) or its raw ones.
+
+    Raises:
+        ValueError: if the weights do not fit.
+    """
+    vae_stage, clip_stage, unet_stage, schedule_stage, sampler_stage, remap = (blocks[n] for n in range(5, 11))
+    config = checkpoint.config
+
+    tensors = dict(checkpoint.tensors)
+    parts = remap.split_checkpoint(remap.select_ema(tensors) if ema and checkpoint.has_ema else tensors)
+
+    def fill(make, weights: dict[str, Tensor]) -> nn.Module:
+        with _uninitialised(dtype):
+            model = make()
+        try:
+            with _LetGo(checkpoint.path):
+                remap.load_weights(model, weights)
+        except ValueError as error:
+            raise ValueError(f"{short_path(checkpoint.path)}: {error}") from None
+        model = model.eval().requires_grad_(False).to(device)
+        return model.to(memory_format=torch.channels_last) if prefers_channels_last(device, dtype) else model
+
+    return sampler_stage.StableDiffusion(
+        tokenizer=clip_stage.Tokenizer(checkpoint.vocab, checkpoint.merges, config.clip.max_length),
+        text_encoder=fill(lambda: clip_stage.CLIPTextEncoder(config.clip), remap.remap_clip(parts["clip"])),
+        unet=fill(lambda: unet_stage.UNet(config.unet), remap.remap_unet(parts["unet"])),
+        vae=fill(lambda: vae_stage.VAE(config.vae), remap.remap_vae(parts["vae"])),
+        schedule=schedule_stage.NoiseSchedule(),
+    )
+
+
+def prefers_channels_last(device: torch.device | str, dtype: torch.dtype) -> bool:
+    """Whether convolutions are faster with channels last: in half precision, on processors and CUDA GPUs."""
+    return torch.device(device).type in ("cpu", "cuda") and dtype != torch.float32
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """"auto": CUDA, else Apple's MPS, else the processor. ValueError if the one asked for is not there."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise NotImplementedError
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"DEVICE={wanted} is not available here: choose auto, cpu, cuda or mps.") from None
+    return device
+
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """"auto": float16 on a GPU, float32 on a processor. ValueError for an unknown name."""
+    if wanted == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if wanted not in DTYPES:
+        raise ValueError(f"DTYPE={wanted} is not possible: choose auto, {', '.join(DTYPES)}.")
+    return DTYPES[wanted]

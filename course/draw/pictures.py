@@ -1,0 +1,177 @@
+"""Pictures from and to files: reading what people have, writing nothing half, and remembering how a picture was made."""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from course.core.stages import short_path
+
+MAX_PIXELS = 64_000_000  # a larger file is refused before it is unpacked into memory
+SETTINGS = "settings"  # the PNG text entry that holds all settings as JSON
+
+
+def read_picture(path: str | Path, argument: str) -> Image.Image:
+    """An RGB picture from any file that Pillow reads: upright, colours converted, transparency on white.
+
+    Raises:
+        ValueError: in one sentence that names the argument, if there is no readable picture.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"{argument}={path} is not there: it names a picture file.")
+    size = ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, whose size is checked here, and of odd EXIF data
+            with Image.open(path) as picture:
+                width, height = picture.size
+                size = f"{width}x{height} pixels, "
+                if width * height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                picture = ImageOps.exif_transpose(picture)
+                if picture.mode.startswith(("I", "F")):
+                    picture = _sixteen_bits(picture)
+                elif picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                    picture = picture.convert("RGBA")
+                    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+                return picture.convert("RGB")
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"{argument}={path} has {size}more than the {MAX_PIXELS // 1_000_000} million that are read: "
+            "make it smaller first."
+        ) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, ValueError) as error:
+        what = "is no picture" if isinstance(error, UnidentifiedImageError) else f"cannot be read ({error})"
+        raise ValueError(f"{argument}={path} {what}.") from None
+
+
+def _sixteen_bits(picture: Image.Image) -> Image.Image:
+    """Grey levels 0 ... 65535 (or floats 0 ... 1) to 0 ... 255."""
+    low, high = picture.getextrema()
+    scale = 255.0 if picture.mode == "F" and high <= 1.0 else 255.0 / 65535.0 if high > 255 else 1.0
+    return picture.convert("F").point(lambda level: level * scale).convert("L")
+
+
+def check_writable(path: Path) -> None:
+    """ValueError, in one sentence, if write_atomically could not write this file now."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # is the name possible?
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
+
+
+def fit(picture: Image.Image, width: int, height: int, method: Image.Resampling = Image.Resampling.LANCZOS):
+    """The middle of the picture, scaled to width x height."""
+    return ImageOps.fit(picture, (width, height), method)
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Calls `write` with a temporary file beside `path` and renames it when all is on the disk.
+
+    Raises:
+        ValueError: in one sentence, if it cannot be written; `path` is then as it was before.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+    except OSError as error:
+        raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_png(path: Path, picture: Image.Image, settings: dict | None = None) -> None:
+    """A PNG that remembers its settings: prompt and seed in plain text entries, all of them as JSON."""
+    info = PngInfo()
+    for name, value in (settings or {}).items():
+        if name in ("prompt", "negative", "seed"):
+            info.add_itxt(name, str(value))
+    if settings:
+        info.add_itxt(SETTINGS, json.dumps(settings, ensure_ascii=False))
+    write_atomically(path, lambda file: picture.save(file, "PNG", pnginfo=info))
+
+
+def read_settings(path: str | Path) -> dict:
+    """The settings that write_png put into a picture.
+
+    Raises:
+        ValueError: in one sentence, if there are none.
+    """
+    path = Path(path).expanduser()
+    read_picture(path, "FROM")
+    with Image.open(path) as picture:
+        text = getattr(picture, "text", {}).get(SETTINGS, "")
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ValueError(f"FROM={path} does not say how it was made: only pictures of `make generate` do.")
+    return settings
+
+
+def write_film(path: Path, frames: Sequence[Image.Image], seconds: float = 4.0) -> None:
+    """A GIF that shows the frames one after the other, in so many seconds, and rests on the last one."""
+    each = max(20, int(1000 * seconds / len(frames)))
+    durations = [each] * (len(frames) - 1) + [1500]
+    write_atomically(
+        path,
+        lambda file: frames[0].save(
+            file, "GIF", save_all=True, append_images=list(frames[1:]), duration=durations, loop=0
+        ),
+    )
+
+
+def contact_sheet(pictures: Sequence[Image.Image], columns: int = 0, gap: int = 2, labels: Sequence[str] = ()):
+    """All pictures in one, row by row, each with its label (if there are labels) below it."""
+    columns = columns or min(len(pictures), max(1, round(len(pictures) ** 0.5 * 1.2)))
+    rows = -(-len(pictures) // columns)
+    width, height = pictures[0].size
+    below = 14 if labels else 0
+    size = (columns * (width + gap) - gap, rows * (height + below + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        left, top = i % columns * (width + gap), i // columns * (height + below + gap)
+        sheet.paste(picture, (left, top))
+        if labels:
+            pen.text((left + 2, top + height + 1), labels[i], fill="black")
+    return sheet
+
+
+def free_name(folder: Path, prompt: str, suffix: str = ".png") -> Path:
+    """A new file name that begins with a number and the first words of the prompt: 0007-a-red-house.png."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].rstrip("-") or "picture"
+    taken = [int(m[1]) for p in folder.glob("*") if (m := re.match(r"(\d{4,})-", p.name))] if folder.is_dir() else []
+    return folder / f"{max(taken, default=0) + 1:04d}-{words}{suffix}"

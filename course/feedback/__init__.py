@@ -1,0 +1,1 @@
+"""What a failed test says: comparison, diagnosis by known mistakes, first divergence, reading."""

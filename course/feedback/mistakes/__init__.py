@@ -1,0 +1,75 @@
+"""The catalogue of mistakes: small changes that turn a solution into a wrong version of it, each with an explanation.
+
+It serves twice. `make check` applies every one of them and sees to it that the tests of its stage notice. And when a
+learner's test fails, the wrong versions are run on the same input: the one that gives the same result explains it.
+"""
+
+import ast
+import importlib
+from dataclasses import dataclass
+from functools import cache
+
+from course.core.stages import find_stage
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One way to go wrong.
+
+    Attributes:
+        name: short, unique within its stage.
+        find: a part of the solution's text that occurs there exactly once; it may span lines.
+        replace: what stands there in the wrong version.
+        hint: completes the sentence "This is exactly what you get when ..."; a second sentence may say why it matters.
+        like: names of mistakes that give the same result on every input.
+    """
+
+    name: str
+    find: str
+    replace: str
+    hint: str
+    like: tuple[str, ...] = ()
+
+
+@cache
+def mistakes_of(stage_number: int) -> tuple[Mistake, ...]:
+    """All mistakes of a stage."""
+    return tuple(importlib.import_module(f"{__name__}.{find_stage(stage_number).module}").MISTAKES)
+
+
+def changed(text: str, find: str, replace: str, name: str) -> str:
+    """The text with one change.
+
+    Raises:
+        ValueError: unless `find` occurs exactly once; it names the change.
+    """
+    count = text.count(find)
+    if count != 1:
+        raise ValueError(f"{name}: its `find` occurs {count} times in the solution, not once:\n{find}")
+    return text.replace(find, replace)
+
+
+def wrong_text(stage_number: int, mistake: Mistake) -> str:
+    """The solution's text with this mistake in it."""
+    stage = find_stage(stage_number)
+    text = stage.solution.read_text(encoding="utf-8")
+    return changed(text, mistake.find, mistake.replace, f"{stage.module}/{mistake.name}")
+
+
+def exercise_of(stage_number: int, mistake: Mistake) -> str:
+    """The exercise that a mistake is made in, such as "3.2"; "" if it is made outside of all."""
+    text = find_stage(stage_number).solution.read_text(encoding="utf-8")
+    return exercise_at(stage_number, text[: text.index(mistake.find) + len(mistake.find.rstrip())].count("\n") + 1)
+
+
+@cache
+def exercise_at(stage_number: int, line: int) -> str:
+    """The exercise that a line of a solution belongs to, such as "3.2"; "" if it belongs to none."""
+    text = find_stage(stage_number).solution.read_text(encoding="utf-8")
+    number = ""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.lineno <= line <= node.end_lineno:
+            docstring = ast.get_docstring(node) or ""
+            if docstring.startswith("Exercise "):
+                number = docstring.removeprefix("Exercise ").split(":")[0]
+    return number

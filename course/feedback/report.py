@@ -1,0 +1,91 @@
+"""What a learner reads of a failed test: the file, the exercise, the mistake if it is known, and where it came from."""
+
+import re
+import textwrap
+import traceback
+from pathlib import Path
+
+import pytest
+
+from course.core.assemble import StageError
+from course.core.limits import Stuck
+from course.core.stages import short_path
+from course.core.stubs import exercise_numbers
+from course.feedback import diagnosis
+from course.feedback.reading import READING
+
+LONGEST_FAILURE = 24  # lines
+WIDTH = 120  # characters of a line
+LONGEST_MESSAGE = 8  # lines, of an exception that is not ours
+
+
+def failure_text(item: pytest.Item, path: Path, error: BaseException) -> str:
+    """What a learner needs of a failure: the file, the exercise, the test, and what went wrong."""
+    numbers = " ".join(f"exercise {number}" for number in exercise_numbers(item))
+    header = "  ".join(filter(None, [short_path(path), numbers, item.name]))
+    if isinstance(error, StageError | Stuck):
+        body = str(error)
+    else:
+        body = explanation(path, error, exercise_numbers(item))
+    last = [READING[number] for number in exercise_numbers(item) if number in READING][:1]
+    footer = ["", f"Read on: {last[0]}."] if last else []
+    lines = [header, "", *(part for line in body.splitlines() for part in wrapped(line))]
+    room = LONGEST_FAILURE - len(footer)
+    if len(lines) > room:
+        lines = [*lines[: room - 1], "..."]
+    return "\n".join([*lines, *footer])
+
+
+def wrapped(line: str) -> list[str]:
+    """A line in pieces that fit on a screen."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def explanation(path: Path, error: BaseException, numbers: list[str]) -> str:
+    """The message of a failed check; for any other exception also the lines that it came through."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = frames_of(error)
+    if isinstance(error, AssertionError | pytest.fail.Exception) and not raised_in(path, frames):
+        shown = [frame for frame in frames_of(error.__cause__) if frame.filename == str(path)]
+        lines = (own_message(error) or frames[-1].line).splitlines()
+    else:
+        theirs = [frame for frame in frames if frame.filename == str(path)]
+        in_tests = [frame for frame in frames if Path(frame.filename).name.startswith("test_")]
+        shown = theirs or in_tests[-1:]
+        lines = f"{type(error).__name__}: {error}".splitlines()[:LONGEST_MESSAGE]
+        if not theirs and "'NoneType'" in str(error):
+            lines += ["None came back where a result was expected: is there a return?"]
+    lines += [""] if shown else []
+    for frame in shown[-5:]:
+        lines += [f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}", f"    {frame.line}"]
+    lines = [*diagnosed(error, numbers), *lines, *notes(error)]
+    return re.sub(r"blocks_\d+\.", "", "\n".join(lines))  # the assembled package's name
+
+
+def diagnosed(error: BaseException, numbers: list[str]) -> list[str]:
+    """The name of the mistake, for the first failures of a run."""
+    diagnosis.left -= 1
+    return diagnosis.sentences(error, numbers) if diagnosis.left >= 0 else []
+
+
+def own_message(error: BaseException) -> str:
+    """The message that the test gives, without pytest's repetition of the assertion; if it gives none, that."""
+    return re.split(r"\nassert ", str(error), maxsplit=1)[0]
+
+
+def frames_of(error: BaseException | None) -> list[traceback.FrameSummary]:
+    return list(traceback.extract_tb(error.__traceback__)) if error else []
+
+
+def raised_in(path: Path, frames: list[traceback.FrameSummary]) -> bool:
+    """Whether the exception was raised by a line of the file under test itself."""
+    return bool(frames) and frames[-1].filename == str(path)
+
+
+def notes(error: BaseException) -> list[str]:
+    """The inputs that hypothesis found, without the fixtures."""
+    lines = "\n".join(getattr(error, "__notes__", [])).splitlines()
+    found = [line for line in lines if not re.match(r"\s*(stage|blocks|self)=|Explanation:|You can reproduce", line)]
+    return ["", *found] if found else []

@@ -1,0 +1,1 @@
+"""From a save to a verdict: tests, board, hints, watch, doctor."""

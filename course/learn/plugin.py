@@ -1,0 +1,160 @@
+"""How tests find the file under test, and how they talk to the person who wrote it.
+
+A test of stage 3 lives in test_stage03_attention.py and takes the fixture `stage`: the learner's stage 3 on top of the
+reference for all other stages (or, with --blocks=solutions, the reference). Its result is one of three: passed, failed,
+or "to do" where an exercise is still a stub. Failures show what a learner can use, without the harness; --full-trace
+shows all.
+"""
+
+import os
+
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+os.environ.update(QUIET)
+
+import contextlib
+import re
+import signal
+from pathlib import Path
+from types import ModuleType
+
+import hypothesis
+import pytest
+import torch
+
+from course.core.assemble import Blocks, StageError, for_testing, stage_to_do
+from course.core.limits import limited
+from course.core.stages import Stage, find_stage
+from course.core.stubs import exercise_numbers, exercises
+from course.feedback import diagnosis
+from course.feedback.report import failure_text
+
+LIMIT = 10.0  # seconds for one test
+SETUP_LIMIT = 120.0  # seconds for its fixtures, which may build large reference models
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background; there are tests of Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile(
+    "course",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=30,
+    print_blob=False,
+    report_multiple_bugs=False,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("course")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--blocks", choices=("exercises", "solutions"), default="exercises", help="whose stages to test")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--diagnose", type=int, default=diagnosis.left, help="how many failures to explain at length")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    diagnosis.left = config.getoption("--diagnose")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
+# --- the file under test ---------------------------------------------------------------------------------------------
+
+
+def stage_of(path: Path) -> Stage | None:
+    """The stage that a test file is about, or None: test_stage03_attention.py is about stage 3."""
+    match = re.fullmatch(r"test_(stage\d\d_\w+)\.py", path.name)
+    return find_stage(match[1]) if match else None
+
+
+def file_under_test(item: pytest.Item | pytest.Collector) -> Path | None:
+    stage = stage_of(item.path)
+    if stage is None:
+        return None
+    return stage.exercise if item.config.getoption("--blocks") == "exercises" else stage.solution
+
+
+@pytest.fixture(scope="module")
+def blocks(request: pytest.FixtureRequest) -> Blocks:
+    """The assembled package of this test file: the stage under test from --blocks, the reference for all others."""
+    stage = stage_of(request.path)
+    if stage is None:
+        return for_testing(1, "solutions")
+    return for_testing(stage.number, request.config.getoption("--blocks"))
+
+
+@pytest.fixture(scope="module")
+def stage(request: pytest.FixtureRequest, blocks: Blocks) -> ModuleType:
+    """The module under test."""
+    number = stage_of(request.path).number
+    with limited(LIMIT, blocks.paths[number]):
+        return blocks[number]
+
+
+# --- to do -----------------------------------------------------------------------------------------------------------
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test whose exercise is still a stub is not run: whatever it would say, it is to do."""
+    stage = stage_of(item.path)
+    if stage is None or item.config.getoption("--blocks") == "solutions":
+        return
+    with contextlib.suppress(StageError):  # the fixture `stage` reports it
+        still_open = stage_to_do(stage)
+        titles = {exercise.number: exercise.title for exercise in exercises(stage)}
+        for number in exercise_numbers(item) or (titles if set(titles) == set(still_open) else ()):
+            if number in still_open:
+                raise NotImplementedError(f"exercise {number}: {titles.get(number, '')}")
+
+
+def is_to_do(error: BaseException) -> bool:
+    return isinstance(error, NotImplementedError) and str(error).startswith("exercise ")
+
+
+# --- endless loops ---------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    marker = item.get_closest_marker("limit")
+    with limited(marker.args[0] if marker else LIMIT, file_under_test(item)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest):
+    with limited(SETUP_LIMIT, file_under_test(request.node)):
+        return (yield)
+
+
+# --- what a failure looks like ---------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    report: pytest.TestReport = yield
+    error = call.excinfo.value if call.excinfo else None
+    if error is None or not report.failed:
+        return report
+    path = file_under_test(item)
+    if is_to_do(error):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: to do: {error}")
+    elif path is not None and not item.config.getoption("fulltrace"):
+        report.longrepr = failure_text(item, path, error)
+    return report

@@ -1,0 +1,122 @@
+"""The three models at the size of Stable Diffusion 1.5, with random weights, beside those of diffusers.
+
+Both sides share one set of weights in memory, so that a machine with 8 GB is enough.
+"""
+
+import math
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from course.core.config import CLIPConfig, UNetConfig, VAEConfig
+from course.feedback import renaming
+from course.feedback.compare import check, rand
+from tests.stages import compvis
+
+pytestmark = [pytest.mark.slow, pytest.mark.limit(600)]
+
+TOLERANCE = 1e-5  # float32 through up to 60 blocks; measured: 3e-6
+CONFIGS = {"unet": UNetConfig(), "vae": VAEConfig(), "clip": CLIPConfig()}
+ENTRIES = {"unet": compvis.unet_entries, "vae": compvis.vae_entries, "clip": compvis.clip_entries}
+PREFIXES = {"unet": compvis.UNET, "vae": compvis.VAE, "clip": compvis.CLIP}
+RULES = {"unet": renaming.UNET, "vae": renaming.VAE, "clip": renaming.CLIP}
+
+
+def empty_model(blocks, part):
+    """Ours, without memory for its parameters."""
+    with torch.device("meta"):
+        kind = {"unet": blocks[7].UNet, "vae": blocks[5].VAE, "clip": blocks[6].CLIPTextEncoder}[part]
+        return kind(CONFIGS[part]).eval()
+
+
+def model_of_diffusers(part):
+    """Theirs, from the published configs. The text encoder has its memory: a table in it is no parameter."""
+    if part == "clip":
+        sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+        marks = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
+        return CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_act="quick_gelu", **sizes, **marks)).eval()
+    with torch.device("meta"):
+        if part == "unet":
+            return UNet2DConditionModel(cross_attention_dim=768, sample_size=64).eval()
+        return AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512,
+        ).eval()
+
+
+def both(blocks, part):
+    """Our model, filled by our remapper, and theirs, filled by their conversion of the same file."""
+    tensors = compvis.filled(ENTRIES[part](CONFIGS[part]), seed=1)
+    ours, theirs = empty_model(blocks, part), model_of_diffusers(part)
+    remap = getattr(blocks[10], f"remap_{part}")
+    ours.load_state_dict(remap(tensors), assign=True)
+    converted = compvis.converted_part(part, {PREFIXES[part] + name: t for name, t in tensors.items()}, CONFIGS[part])
+    names = {name.removeprefix("text_model."): name for name in converted}
+    names = {name: names[name.removeprefix("text_model.")] for name in theirs.state_dict()}
+    assert len(names) == len(converted)
+    theirs.load_state_dict({name: converted[source] for name, source in names.items()}, assign=True)
+    return ours, theirs
+
+
+@pytest.mark.parametrize(
+    ("part", "tensors", "millions"), [("unet", 686, 859.52), ("vae", 248, 83.65), ("clip", 196, 123.06)]
+)
+def test_names_and_shapes(blocks, part, tensors, millions):
+    theirs = {
+        renaming.our_name(name, RULES[part]): tuple(parameter.shape)
+        for name, parameter in model_of_diffusers(part).named_parameters()
+    }
+    ours = {name: tuple(parameter.shape) for name, parameter in empty_model(blocks, part).named_parameters()}
+    file = {name: torch.empty(shape, device="meta") for name, shape in ENTRIES[part](CONFIGS[part])}
+    assert len(file) == tensors
+    assert round(sum(math.prod(shape) for shape in ours.values()) / 1e6, 2) == millions
+    check(blocks[10], lambda _: ours, theirs, f"names and shapes of the {part}'s parameters")
+    check(
+        blocks[10], lambda m: {name: tuple(t.shape) for name, t in getattr(m, f"remap_{part}")(file).items()}, theirs,
+        f"names and shapes of remap_{part}(state_dict)",
+    )
+
+
+@torch.no_grad()
+def test_unet(blocks):
+    ours, theirs = both(blocks, "unet")
+    latents, context = rand(2, 4, 16, 24, dtype=torch.float32), rand(2, 77, 768, seed=1, dtype=torch.float32)
+    timesteps = torch.tensor([981, 20])
+    wanted = theirs(latents, timesteps, context).sample
+    check(blocks[7], lambda _: ours(latents, timesteps, context), wanted, "UNet()(...)", tolerance=TOLERANCE)
+
+
+@torch.no_grad()
+def test_autoencoder(blocks):
+    ours, theirs = both(blocks, "vae")
+    latents, images = rand(2, 4, 16, 24, dtype=torch.float32), rand(2, 3, 64, 128, seed=1, dtype=torch.float32)
+    wanted = theirs.decode(latents / 0.18215).sample, theirs.encode(images).latent_dist.mean * 0.18215
+    check(
+        blocks[5], lambda _: (ours.decode(latents), ours.encode(images)), wanted, "decode, encode of VAE()",
+        tolerance=TOLERANCE,
+    )
+
+
+@torch.no_grad()
+def test_text_encoder(blocks):
+    ours, theirs = both(blocks, "clip")
+    tokens = torch.randint(49408, (2, 77), generator=torch.Generator().manual_seed(0))
+    check(
+        blocks[6], lambda _: ours(tokens), theirs(tokens).last_hidden_state, "CLIPTextEncoder()(tokens)",
+        tolerance=TOLERANCE,
+    )
+
+
+def test_load_weights(blocks):
+    """The copying way, from half precision and with the table of positions beside the weights."""
+    tensors = {name: t.half() for name, t in compvis.filled(compvis.clip_entries(CONFIGS["clip"]), seed=1).items()}
+    file = {compvis.CLIP + name: tensor for name, tensor in tensors.items()}
+    file[compvis.CLIP + "text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    file |= {compvis.VAE + "quant_conv.bias": torch.zeros(8), compvis.UNET + "out.2.bias": torch.zeros(4)}
+    model = blocks[6].CLIPTextEncoder(CONFIGS["clip"])
+    parts = blocks[10].split_checkpoint(file)
+    blocks[10].load_weights(model, blocks[10].remap_clip(parts["clip"]))
+    theirs = {renaming.our_name(name, renaming.CLIP): tensor.float() for name, tensor in tensors.items()}
+    check(blocks[10], lambda _: dict(model.state_dict()), theirs, "the text encoder after load_weights", tolerance=0.0)

@@ -1,0 +1,75 @@
+"""How much memory loading a checkpoint takes: that of the models, and little more."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from course.core.config import tiny_config
+from course.core.stages import ROOT
+from course.training.export import write_untrained
+
+pytestmark = pytest.mark.limit(120)
+
+MARGIN = 50  # MB that loading may take beside the weights
+
+# Loads in a process of its own. Peaks are counted from what the process holds after it has loaded the small model once.
+LOAD = """
+import json, sys
+import torch
+from pathlib import Path
+from course.core.assemble import for_generating
+from course.draw.checkpoint import build, open_checkpoint
+
+def megabytes(entry):
+    line = next(line for line in open("/proc/self/status") if line.startswith(entry + ":"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+torch.set_num_threads(1)
+blocks = for_generating("solutions", fused=True).load()
+build(blocks, open_checkpoint())
+opened = open_checkpoint(sys.argv[1])
+for name in ("float32", "bfloat16"):
+    before = megabytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the peak, begins anew
+    model = build(blocks, opened, dtype=getattr(torch, name))
+    peak = megabytes("VmHWM") - before
+    parts = (model.text_encoder, model.vae, model.unet)
+    weights = sum(t.nbytes for part in parts for t in part.state_dict().values()) / 1e6
+    first = model.unet.state_dict()
+    again = build(blocks, opened, dtype=getattr(torch, name)).unet.state_dict()
+    same = all(torch.equal(again[name], tensor) for name, tensor in first.items())
+    print(json.dumps({"dtype": name, "peak": peak, "weights": weights, "same": same}))
+    del model, parts, first, again
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A checkpoint in float32, once as .safetensors and once as .ckpt: 206 MB, of which one U-Net's half is not read."""
+    folder = tmp_path_factory.mktemp("larger")
+    config = tiny_config()
+    config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, channels=(128, 192, 320)))
+    write_untrained(config, folder)
+    tensors = {name: t.float() for name, t in load_file(folder / "model.safetensors").items()}
+    torch.save({"state_dict": tensors}, folder / "model.ckpt")
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured with Linux's /proc")
+@pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt"])
+def test_loading_takes_the_memory_of_the_models(folder, name):
+    command = [sys.executable, "-c", LOAD, str(folder / name)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["dtype"] for line in lines] == ["float32", "bfloat16"]
+    for line in lines:
+        assert line["same"], "the file gave other weights when it was read again"
+        assert line["peak"] < line["weights"] + MARGIN, line

@@ -1,0 +1,122 @@
+"""The catalogue of mistakes is in order; a few of each stage are caught. `make mutants` tries all of them."""
+
+import sys
+
+import pytest
+import torch
+
+from course.core.stages import STAGES, find_stage
+from course.feedback import diagnosis
+from course.feedback.compare import check, rand
+from course.feedback.mistakes import changed, mistakes_of, wrong_text
+from tools import mutation
+from tools.mutants import good_enough, judge, table
+
+NUMBERS = [stage.number for stage in STAGES]
+LEAST = 8  # entries of a stage
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_mistake_changes_the_solution_once(number):
+    solution = STAGES[number - 1].solution.read_text(encoding="utf-8")
+    texts = {}
+    for mistake in mistakes_of(number):
+        text = wrong_text(number, mistake)
+        compile(text, mistake.name, "exec")
+        assert text != solution, mistake.name
+        assert text not in texts, f"{mistake.name} is the same as {texts.get(text)}"
+        texts[text] = mistake.name
+    assert len(texts) >= LEAST
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_names_and_hints(number):
+    names = [mistake.name for mistake in mistakes_of(number)]
+    hints = [mistake.hint for mistake in mistakes_of(number)]
+    assert len(set(names)) == len(names) and len(set(hints)) == len(hints)
+    for mistake in mistakes_of(number):
+        assert mistake.name == mistake.name.lower() and " " not in mistake.name
+        assert mistake.hint.endswith(".") and not mistake.hint.startswith("This"), mistake.name
+        assert set(mistake.like) <= set(names) - {mistake.name}, mistake.name
+
+
+def test_a_change_that_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="eps-forgotten: its `find` occurs 2 times"):
+        changed("eps eps", "eps", "0", "eps-forgotten")
+
+
+def version(number, name):
+    mistake = next(mistake for mistake in mistakes_of(number) if mistake.name == name)
+    module = diagnosis.wrong_version.__wrapped__(STAGES[number - 1], mistake)
+    return module
+
+
+def message(module, run, expected, **kwargs):
+    with pytest.raises(Exception) as caught:
+        check(module, run, expected, "the call", **kwargs)
+    return "\n".join([*diagnosis.sentences(caught.value), str(caught.value)])
+
+
+def test_a_mistake_is_named_by_its_result():
+    x = rand(2, 6, 3, 5)
+    text = message(
+        version(1, "one-group"), lambda m: m.group_norm(x, 3), torch.nn.functional.group_norm(x, 3)
+    )
+    assert text.startswith("This is exactly what you get when all channels are normalised together.")
+
+
+def test_a_mistake_is_named_by_its_exception():
+    x = rand(2, 6, 3, 5)
+    text = message(version(2, "time-per-column"), lambda m: m.ResidualBlock(6, 6, 4, 3).double()(x, rand(2, 4)), x)
+    assert "added with the shape (batch, channels)" in text
+
+
+def test_a_change_in_place_is_named():
+    x = rand(2, 6, 3, 5)
+    text = message(
+        version(1, "input-changed-in-place"), lambda m: m.group_norm(x, 3), torch.nn.functional.group_norm(x, 3),
+        inputs={"x": x},
+    )
+    assert "subtracted in place" in text
+    assert torch.equal(x, rand(2, 6, 3, 5))
+
+
+def test_something_else_is_not_named():
+    x = rand(2, 6, 3, 5)
+    module = version(1, "one-group")
+    module.group_norm = lambda x, *args: x * 1.2345
+    assert message(module, lambda m: m.group_norm(x, 3), x).startswith("the call: the values differ")
+
+
+def test_right_results_are_not_diagnosed(monkeypatch):
+    monkeypatch.setattr(diagnosis, "culprits", lambda *args: pytest.fail("a right result was diagnosed"))
+    x = rand(2, 6, 3, 5)
+    module = version(1, "default-eps-of-the-layer")
+    check(module, lambda m: m.group_norm(x, 3), torch.nn.functional.group_norm(x, 3), "group_norm(x, 3)")
+
+
+@pytest.mark.limit(600)
+def test_mistakes_of_one_stage_are_caught_and_named():
+    verdicts = judge([STAGES[3]])
+    assert good_enough(verdicts), "\n".join([*(v.complaint() for v in verdicts), table(verdicts)])
+
+
+# --- small changes everywhere ----------------------------------------------------------------------------------------
+
+
+def test_what_nobody_can_notice_is_still_there():
+    assert mutation.equivalents()
+    for (module, before, after), reason in mutation.equivalents().items():
+        lines = [line.strip() for line in find_stage(module).solution.read_text(encoding="utf-8").splitlines()]
+        assert before in lines and after not in lines and reason, (module, before)
+
+
+def test_mutation_names_the_package_that_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cosmic_ray.ast", None)
+    with pytest.raises(ValueError, match=r"This needs cosmic-ray==\S+: \S+ -m pip install cosmic-ray=="):
+        next(mutation.mutants_of(STAGES[0]))
+
+
+def test_annotations_are_left_alone():
+    places = mutation.annotations("def f(x: int | None = 1 | 2) -> int | None: ...")
+    assert (1, 13) in places and (1, 37) in places and (1, 25) not in places

@@ -1,0 +1,100 @@
+"""Tests of the illustrator and of its captions."""
+
+import random
+
+import numpy as np
+import pytest
+
+from course.scenes.captions import all_words, caption, plain_prompt
+from course.scenes.objects import PALETTE
+from course.scenes.scenes import (
+    COLOURS,
+    GROUNDS,
+    OBJECTS,
+    TIMES,
+    Scene,
+    Thing,
+    draw_scene,
+    is_held_out,
+    sample_scene,
+)
+
+
+def single(thing: Thing, ground: str = "meadow", time: str = "day") -> Scene:
+    return Scene((thing,), ground, time, "big", "centre")
+
+
+def test_same_seed_gives_the_same_picture():
+    scene = sample_scene(random.Random(1))
+    first, again, other = (draw_scene(scene, random.Random(seed)) for seed in (5, 5, 6))
+    assert first.size == (128, 128) and first.mode == "RGB"
+    assert first.tobytes() == again.tobytes() != other.tobytes()
+
+
+def test_picture_size_can_be_chosen():
+    assert draw_scene(single(Thing("cat", "blue")), random.Random(0), size=64).size == (64, 64)
+
+
+def test_about_one_combination_in_twelve_is_held_out():
+    held_out = [is_held_out(name, colour, ground) for name in OBJECTS for colour in COLOURS for ground in GROUNDS]
+    assert 0.06 < np.mean(held_out) < 0.11
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_samples_respect_the_held_out_combinations(held_out):
+    rng = random.Random(2)
+    for scene in (sample_scene(rng, held_out) for _ in range(300)):
+        assert all(is_held_out(thing.object, thing.colour, scene.ground) == held_out for thing in scene.things)
+        assert len(scene.things) == 1 or not held_out
+
+
+def test_samples_cover_everything():
+    rng = random.Random(3)
+    scenes = [sample_scene(rng) for _ in range(1000)]
+    assert {thing.object for scene in scenes for thing in scene.things} == set(OBJECTS)
+    assert {thing.colour for scene in scenes for thing in scene.things} == set(COLOURS)
+    assert {scene.ground for scene in scenes} == set(GROUNDS) and {scene.time for scene in scenes} == set(TIMES)
+    assert 0.05 < np.mean([len(scene.things) == 2 for scene in scenes]) < 0.16
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_object_is_mostly_of_its_colour(name, time):
+    """Where pictures of one scene in two colours differ is the object: most of it must have the colour's name."""
+    colours = {colour: np.array(PALETTE[colour], float) for colour in COLOURS}
+    pictures = {}
+    for colour in colours:
+        picture = draw_scene(single(Thing(name, colour), time=time), random.Random(4))
+        pictures[colour] = np.asarray(picture, float)
+    for colour, picture in pictures.items():
+        differs = np.max([np.abs(picture - other).max(axis=-1) for other in pictures.values()], axis=0) > 30
+        assert 0.08 < differs.mean() < 0.5
+        distances = np.stack([np.linalg.norm(picture[differs] - rgb, axis=-1) for rgb in colours.values()])
+        votes = np.bincount(distances.argmin(axis=0), minlength=len(colours))
+        assert list(colours)[votes.argmax()] == colour
+
+
+def test_captions_vary_and_mention_the_object():
+    rng = random.Random(5)
+    captions = [caption(single(Thing("robot", "orange")), rng) for _ in range(50)]
+    assert len(set(captions)) > 20
+    assert all("orange robot" in text for text in captions)
+
+
+def test_captions_have_a_comfortable_length():
+    rng = random.Random(6)
+    lengths = [len(caption(sample_scene(rng), rng).split()) for _ in range(500)]
+    assert 9 <= np.mean(lengths) <= 13 and max(lengths) < 25
+
+
+def test_all_words_cover_every_caption():
+    rng = random.Random(7)
+    known = set(" ".join(all_words()).replace(",", " ").split())
+    for scene in (sample_scene(rng) for _ in range(500)):
+        for text in (caption(scene, rng), plain_prompt(scene)):
+            assert set(text.replace(",", " ").split()) <= known
+
+
+def test_plain_prompt():
+    assert plain_prompt(single(Thing("house", "red"), time="night")) == "a red house in a green meadow at night"
+    assert plain_prompt(single(Thing("car", "orange"), "city", "sunset")) == "an orange car in the city at sunset"

@@ -1,0 +1,205 @@
+"""`make show`: every picture is written, says whose block made it, and bad input is refused. And the hints' files."""
+
+import dataclasses
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import numpy
+import pytest
+from PIL import Image
+
+from course import show
+from course.core import workspace
+from course.core.config import CLIPConfig, UNetConfig, VAEConfig, tiny_config
+from course.core.stages import ROOT, STAGES, find_stage
+from course.core.stubs import exercises
+from course.training.export import write_untrained
+from tools.gallery import SIZE
+
+pytestmark = pytest.mark.limit(60)
+
+STAGE_IDS = [stage.name for stage in STAGES]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """The shipped checkpoint's layout at the smallest widths, for pictures of 32 x 32 pixels."""
+    config = dataclasses.replace(
+        tiny_config(),
+        vae=VAEConfig(channels=(8, 8, 8, 8), blocks_per_level=1, num_groups=4),
+        clip=CLIPConfig(vocab_size=640, width=16, hidden_width=32, num_layers=2, num_heads=2),
+        unet=UNetConfig(
+            channels=(8, 16, 16), attention=(True, True, False), blocks_per_level=1, num_heads=2, context_channels=16,
+            num_groups=4,
+        ),
+        image_size=32,
+    )
+    folder = tmp_path_factory.mktemp("small")
+    write_untrained(config, folder)
+    return folder / "model.safetensors"
+
+
+@pytest.fixture
+def run(checkpoint, tmp_path, capsys, monkeypatch):
+    """run(*flags) -> (exit code, output, errors); few steps; pictures go to tmp_path/picture.png and beside it."""
+    for name in ("STAGE", "ALL", "OUT", "BLOCKS", "CHECKPOINT", "TOKENIZER", "DEVICE", "STEPS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COURSE_EXERCISES", str(tmp_path / "exercises"))
+    workspace.write_stubs()
+
+    def run(*flags: str) -> tuple[int, str, str]:
+        code = show.main([f"--checkpoint={checkpoint}", f"--out={tmp_path / 'picture.png'}", "--steps=3", *flags])
+        output = capsys.readouterr()
+        return code, output.out, output.err.strip()
+
+    return run
+
+
+def solve(name: str, old: str = "", new: str = "") -> Path:
+    """Puts the solution, with one change, in place of the learner's file."""
+    stage = find_stage(name)
+    text = stage.solution.read_text(encoding="utf-8")
+    assert old in text
+    stage.exercise.write_text(text.replace(old, new, 1) if old else text, encoding="utf-8")
+    return stage.exercise
+
+
+def words_in(path: Path) -> str:
+    with Image.open(path) as picture:
+        return " ".join(picture.text.values())
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=STAGE_IDS)
+def test_every_picture_is_drawn_and_says_whose_block_made_it(run, stage, tmp_path):
+    code, output, errors = run(f"--stage={stage.number}", "--all")
+    assert code == 0, errors
+    module = importlib.import_module(f"course.show.{stage.module}")
+    pictures = sorted(tmp_path.glob("*.png"))
+    assert len(pictures) == len(module.PICTURES + module.MORE)
+    for path in pictures:
+        assert path.name in output
+        with Image.open(path) as picture:
+            assert picture.width == 1100 and 250 <= picture.height <= 1200, f"{path.name}: {picture.size}"
+            drawn = numpy.asarray(picture.convert("L"))[40:-120]
+            assert drawn.std() > 5, f"{path.name} is nearly blank"
+            assert "?" in picture.text["Title"] and 40 < len(picture.text["Description"]) < 420, path.name
+            assert f"Stage {stage.number} {stage.name} is the reference" in picture.text["Comment"]
+    assert "is the reference" in output and stage.module in output
+
+
+def test_without_all_the_slow_pictures_are_only_announced(run, tmp_path):
+    _, output, _ = run("--stage=5")
+    assert [path.name for path in tmp_path.glob("*.png")] == ["picture.png"]
+    assert "ALL=1 draws 2 more: channels, cloud" in output
+
+
+def test_pictures_of_an_untrained_checkpoint_say_so(run, tmp_path):
+    _, output, _ = run("--stage=5")
+    assert "untrained" in words_in(tmp_path / "picture.png") and "untrained" in output
+
+
+def test_without_out_the_picture_is_named_after_the_stage(run, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(show, "ROOT", tmp_path)
+    assert show.main(["--stage=residual", f"--checkpoint={checkpoint}"]) == 0
+    assert (tmp_path / "outputs" / "show-02-residual.png").is_file()
+
+
+def test_the_readme_shows_a_picture_of_every_stage():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    paths = re.findall(r"\((docs/stages/\S+\.png)\)", text)
+    assert paths == [f"docs/stages/{stage.module}.png" for stage in STAGES]
+    assert sum((ROOT / path).stat().st_size for path in paths) < 1_000_000
+    for path in paths:
+        with Image.open(ROOT / path) as picture:
+            assert picture.size == SIZE and numpy.asarray(picture.convert("L")).std() > 5, path
+
+
+# --- the learner's blocks --------------------------------------------------------------------------------------------
+
+
+def test_a_finished_stage_is_shown_in_place_of_the_reference(run, tmp_path):
+    path = solve("upsample", "scale, dim=-1)", "scale, dim=-1).flip(-1)")
+    code, output, errors = run("--stage=4")
+    assert code == 0, errors
+    assert "Stage 4 upsample is yours" in output and path.name in output and "Stage 4 upsample is yours" in words_in(
+        tmp_path / "picture.png"
+    )
+    mine = numpy.asarray(Image.open(tmp_path / "picture.png"))
+    run("--stage=4", "--blocks=solutions")
+    reference = numpy.asarray(Image.open(tmp_path / "picture.png"))
+    assert mine.shape != reference.shape or (mine[:-60] != reference[:-60]).any(), "the learner's block was not used"
+
+
+def test_other_finished_stages_are_named(run, tmp_path):
+    solve("group_norm")
+    run("--stage=2")
+    assert "of the others, 1 is yours" in words_in(tmp_path / "picture.png")
+
+
+def test_an_error_in_a_block_names_its_file_and_draws_nothing(run, tmp_path):
+    path = solve("residual", "return x * torch.sigmoid(x)", "return x * torch.sigmoid(y)")
+    code, _, errors = run("--stage=2")
+    assert code == 1
+    assert path.name in errors and "NameError" in errors and "Traceback" not in errors
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_file_that_is_not_python_is_named(run):
+    path = solve("attention", "import math", "import math(")
+    code, _, errors = run("--stage=3")
+    assert code == 1 and path.name in errors and "Traceback" not in errors
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ([], "Which stage?"),
+        (["--stage=11"], "There is no stage '11'"),
+        (["--stage=1", "--out=picture.jpg"], "does not end in .png"),
+        (["--stage=1", "--all=maybe"], "ALL=maybe"),
+        (["--stage=1", "--steps=0"], "STEPS=0"),
+        (["--stage=1", "--steps=many"], "STEPS=many"),
+        (["--stage=1", "--blocks=mine"], "BLOCKS=mine"),
+        (["--stage=1", "--checkpoint=nowhere"], "There is no checkpoint nowhere"),
+        (["--stage=1", "--device=toaster"], "DEVICE=toaster"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(run, tmp_path, flags, words):
+    code, _, errors = run(*flags)
+    assert code == 2
+    assert words in errors and len(errors.splitlines()) == 1, errors
+    assert not list(tmp_path.glob("*.png"))
+
+
+# --- hints -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=STAGE_IDS)
+def test_every_exercise_has_three_hints(stage):
+    texts = tomllib.loads((ROOT / "course" / "learn" / "hints" / f"{stage.module}.toml").read_text(encoding="utf-8"))
+    assert [entry["number"] for entry in texts["exercise"]] == [exercise.number for exercise in exercises(stage)]
+    for entry in texts["exercise"]:
+        assert len(entry["hints"]) == 3, entry["number"]
+        assert "?" in entry["hints"][0], f"the first hint of {entry['number']} asks no question"
+        assert all(20 < len(hint) <= 330 for hint in entry["hints"]), f"{entry['number']}: a hint is too long"
+    assert 2 <= len(texts["reading"]) <= 4
+    assert texts["questions"] and all(set(pair) == {"question", "answer"} for pair in texts["questions"])
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=STAGE_IDS)
+def test_no_hint_quotes_a_solution(stage):
+    """No line of an exercise's body is in its hints; what the stub shows anyway may be."""
+    squeezed = re.compile(r"\s+")
+    stub = set(workspace.stub(stage).splitlines())
+    lines = [line for line in stage.solution.read_text(encoding="utf-8").splitlines() if line not in stub]
+    hints = squeezed.sub("", (ROOT / "course" / "learn" / "hints" / f"{stage.module}.toml").read_text(encoding="utf-8"))
+    quoted = [line.strip() for line in lines if len(line.strip()) > 24 and squeezed.sub("", line) in hints]
+    assert len(quoted) <= 2, f"the hints of stage {stage.number} hold these lines: {quoted}"

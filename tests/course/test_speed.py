@@ -1,0 +1,171 @@
+"""What makes drawing faster gives the same numbers, and asks for what it needs in one sentence."""
+
+import copy
+import re
+from importlib import import_module
+from inspect import signature
+
+import pytest
+import torch
+from torch import nn
+
+from course.core.assemble import for_generating
+from course.core.stages import STAGES
+from course.draw import generate
+from course.draw.checkpoint import TINY, build, open_checkpoint
+from course.draw.speed import PackedConv2d, can_pack, check_compiler, fused_functions, speed_up
+from tools import bench
+
+CPU = torch.device("cpu")
+GREY_LEVEL = 2 / 255  # of a picture in [-1, 1]; measured: a fiftieth of one
+
+pytestmark = pytest.mark.limit(60)
+packs = pytest.mark.skipif(not can_pack(torch.float32), reason="convolutions are packed on x86 processors")
+with_model = pytest.mark.skipif(not TINY.exists(), reason="the checkpoint is not here")
+
+
+def packed(conv: nn.Conv2d) -> nn.Conv2d:
+    other = copy.deepcopy(conv)
+    other.__class__ = PackedConv2d
+    return other
+
+
+@packs
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 1},
+        {"kernel_size": 3, "stride": 2},
+        {"kernel_size": (1, 5), "padding": (0, 2), "bias": False},
+        {"kernel_size": 3, "padding": 2, "dilation": 2, "groups": 2},
+    ],
+    ids=str,
+)
+def test_a_packed_convolution_is_the_same(arguments):
+    conv = nn.Conv2d(6, 40, **arguments)
+    fast = packed(conv)
+    for shape in ((2, 6, 8, 8), (1, 6, 33, 20), (2, 6, 8, 8)):  # the first one decides how it is packed
+        x = torch.randn(shape)
+        for given in (x, x.to(memory_format=torch.channels_last), x.transpose(2, 3)):
+            torch.testing.assert_close(fast(given), conv(given), rtol=1e-5, atol=1e-5)
+    assert fast.packed is not None and "weight" not in fast.state_dict()
+    assert torch.equal(fast.weight, conv.weight)
+
+
+@packs
+@torch.inference_mode()
+def test_a_packed_convolution_refuses_what_torch_refuses():
+    conv = nn.Conv2d(6, 4, 3)
+    for used in (False, True):
+        fast = packed(conv)
+        if used:
+            fast(torch.randn(1, 6, 8, 8))
+        assert fast(torch.randn(6, 6, 8)).shape == (4, 4, 6)
+        for wrong in (torch.randn(1, 5, 8, 8), torch.randn(1, 6, 8, 8).double(), torch.randn(6, 8)):
+            with pytest.raises(RuntimeError) as theirs:
+                conv(wrong)
+            with pytest.raises(RuntimeError) as ours:
+                fast(wrong)
+            assert str(ours.value) == str(theirs.value)
+
+
+X = torch.randn(2, 6, 4, 5)
+FUSED = {
+    "group_norm": [(X, 3), (X, 2, torch.randn(6), torch.randn(6), 1e-2)],
+    "silu": [(X,)],
+    "scaled_dot_product_attention": [(X, X + 1, X - 1), (X, X + 1, X - 1, torch.randn(4, 4))],
+    "image_to_tokens": [(X,), (X.to(memory_format=torch.channels_last),)],
+    "upsample_nearest": [(X,), (X, 3), (X.to(memory_format=torch.channels_last), 2)],
+}
+
+
+def test_fused_functions_are_the_formulas():
+    tried = set()
+    for stage in STAGES:
+        written_out = import_module(f"solutions.{stage.module}")
+        for name, function in fused_functions(stage.number).items():
+            formula = getattr(written_out, name)
+            assert list(signature(function).parameters) == list(signature(formula).parameters)
+            for arguments in FUSED[name]:
+                torch.testing.assert_close(function(*arguments), formula(*arguments), rtol=1e-5, atol=1e-6)
+            tried.add(name)
+    assert tried == set(FUSED)
+
+
+def draw(blocks, model) -> torch.Tensor:
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return blocks[9].text_to_image(model, ["a red house"], [""], noise, 3, 4.0)
+
+
+@packs
+@with_model
+def test_packing_draws_the_same_picture():
+    blocks = for_generating("solutions").load()
+    plain, fast = (build(blocks, open_checkpoint()) for _ in range(2))
+    speed_up(fast, CPU, torch.float32, compiled=False)
+    torch.testing.assert_close(draw(blocks, fast), draw(blocks, plain), rtol=0, atol=GREY_LEVEL / 8)
+    convolutions = [m for part in (fast.unet, fast.vae.decoder) for m in part.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) > 40 and all(m.packed is not None for m in convolutions)
+
+
+@pytest.mark.slow
+@pytest.mark.limit(900)
+@with_model
+def test_compiling_draws_the_same_picture(monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.freezing", False)  # and so it is again afterwards
+    blocks = for_generating("solutions", fused=True).load()
+    plain, fast = (build(blocks, open_checkpoint()) for _ in range(2))
+    speed_up(fast, CPU, torch.float32, compiled=True)
+    torch.testing.assert_close(draw(blocks, fast), draw(blocks, plain), rtol=0, atol=GREY_LEVEL / 8)
+
+
+@with_model
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--steps=0", "STEPS=0 is not possible: choose 1 to 500."), ("--steps=x", "STEPS=x is not a whole number."),
+        ("--rounds=0", "ROUNDS=0 is not possible"), ("--scale=abc", "SCALE=abc is not a number."),
+        ("--scale=nan", "SCALE=nan is not possible"), ("--sampler=ddpm", "SAMPLER=ddpm is not measured"),
+        ("--size=63", "WIDTH=63 is not possible"), ("--size=100000", "the nearest is 4096"),
+        ("--dtype=float32,int8", "DTYPE=int8"), ("--dtype=float32,", "DTYPE="), ("--compile=2", "COMPILE=2"),
+        ("--checkpoint=/etc/hostname", "hostname"), ("--checkpoint=nowhere", "nowhere"), ("--device=cuda:99", "DEVICE=cuda:99"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(monkeypatch, flag, words):
+    monkeypatch.setattr(bench, "measure", lambda *args: pytest.fail("it measured before it refused"))
+    with pytest.raises(ValueError, match=re.escape(words)) as refused:
+        bench.main([flag])
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@with_model
+def test_without_a_compiler_it_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    wanted = "COMPILE=1 needs a C++ compiler, and no-such-compiler is not installed: draw with COMPILE=0."
+    out = tmp_path / "out.png"
+    assert generate.main(["--compile=1", "--device=cpu", "--blocks=solutions", f"--out={out}"]) == 2
+    assert capsys.readouterr().err.strip() == wanted and not out.exists()
+    with pytest.raises(ValueError, match=re.escape(wanted)):
+        bench.main(["--compile=1", "--device=cpu"])
+    monkeypatch.setattr(bench, "measure", lambda options, device, dtype, compiled: [f"compiled: {compiled}"] * 8)
+    assert bench.main(["--device=cpu"]) == 0  # both ways are asked for: what can be done is done
+    output = capsys.readouterr()
+    assert output.err.strip() == wanted and "compiled: False" in output.out and "compiled: True" not in output.out
+    monkeypatch.setenv("CXX", "python3")
+    check_compiler(CPU)
+
+
+@with_model
+def test_when_compiling_fails_it_says_so(monkeypatch, capsys, tmp_path):
+    """A compiler that is there and does not work."""
+    monkeypatch.setattr("course.draw.speed.check_compiler", lambda device: None)
+    monkeypatch.setattr("torch._inductor.config.freezing", False)
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    out = tmp_path / "out.png"
+    flags = ["--compile=1", "--device=cpu", "--blocks=solutions", "--steps=1", "--width=32", "--height=32"]
+    assert generate.main([*flags, f"--out={out}"]) == 2
+    last = capsys.readouterr().err.split("\r")[-1].strip()
+    assert last.startswith("COMPILE=1 failed (") and last.endswith("): draw with COMPILE=0.") and not out.exists()

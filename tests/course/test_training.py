@@ -1,0 +1,424 @@
+"""Tests of the training: data, tokenizer, losses, the loop's promises, and the exported file."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig, tiny_config
+from course.core.stages import ROOT
+from course.training import __main__ as command
+from course.training import clip, export, loop, unet, vae
+from course.training.data import draw_example, load_pictures
+from course.training.tokenizer import train_tokenizer, write_tokenizer
+from solutions.stage05_vae import VAE
+from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
+from solutions.stage07_unet import UNet
+from solutions.stage10_key_remapper import load_weights, remap_clip, remap_unet, remap_vae, select_ema, split_checkpoint
+
+
+def randomised(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Random numbers in every parameter, so that swapped ones would be noticed."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenizer_parts():
+    return train_tokenizer(1024)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return load_pictures(tmp_path_factory.mktemp("data"), count=12, size=128, workers=1)
+
+
+# ---- data
+
+
+def test_an_example_depends_on_seed_and_number_only():
+    image, captions = draw_example(seed=1, index=5, size=64)
+    again, captions_again = draw_example(seed=1, index=5, size=64)
+    assert (image == again).all() and captions == captions_again
+    assert image.shape == (64, 64, 3) and image.dtype == np.uint8 and len(captions) == 4
+    assert not (draw_example(seed=2, index=5, size=64)[0] == image).all()
+
+
+def test_pictures_are_drawn_once_and_a_larger_set_is_shared(tmp_path):
+    some = load_pictures(tmp_path, count=6, size=64, workers=1)
+    before = (tmp_path / "pictures-6-64px-seed0" / "pictures.npy").stat().st_mtime_ns
+    fewer = load_pictures(tmp_path, count=4, size=64, workers=1)
+    assert (fewer.images == some.images[:4]).all() and fewer.captions == some.captions[:4]
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures-6-64px-seed0"]
+    assert (tmp_path / "pictures-6-64px-seed0" / "pictures.npy").stat().st_mtime_ns == before
+    assert (some.images[3] == draw_example(0, 3, 64)[0]).all()
+
+
+def test_some_pictures_are_never_trained_on(pictures):
+    assert pictures.num_checked == 6 and pictures.num_trained == 6
+    part = vae.VAEPart(tiny_config().vae, pictures, torch.device("cpu"), batch=4)
+    seen = part.batch_of_pictures(1.0, np.random.default_rng(0))
+    checked = part.checked_pictures(6)
+    assert all((one != other).any() for one in seen for other in checked)
+
+
+def test_the_decoder_is_trained_further_and_the_latents_stay(pictures, tmp_path):
+    config = VAEConfig(channels=(4, 4, 8, 8), blocks_per_level=1, num_groups=2)
+    trained = randomised(VAE(config))
+    loop.save_weights(tmp_path / "vae.safetensors", trained.state_dict())
+    part = vae.DecoderPart(config, pictures, tmp_path, torch.device("cpu"), batch=2)
+    loop.train(part, loop.Settings(tmp_path, steps=2), loop.make_accelerator())
+    after = vae.load_vae(config, tmp_path)
+    before = trained.state_dict()
+    changed = {name for name, weight in after.state_dict().items() if not torch.equal(weight, before[name])}
+    assert {"post_quant_conv.weight", "decoder.conv_in.weight", "decoder.conv_out.bias"} <= changed
+    assert not [name for name in changed if name.startswith(("encoder.", "quant_conv."))]
+    assert unet.encoder_digest(after) == unet.encoder_digest(trained)
+    trained.quant_conv.bias.data[0] += 1.0
+    assert unet.encoder_digest(after) != unet.encoder_digest(trained)
+
+
+# ---- tokenizer
+
+
+def test_the_vocabulary_has_clips_layout(tokenizer_parts):
+    vocab, merges = tokenizer_parts
+    assert len(vocab) == 1024 and sorted(vocab.values()) == list(range(1024))
+    assert vocab["!"] == 0 and vocab["!</w>"] == 256
+    assert vocab["".join(merges[0])] == 512 and len(merges) == 1024 - 512 - 2
+    assert vocab["<|startoftext|>"] == 1022 and vocab["<|endoftext|>"] == 1023
+
+
+def test_words_of_the_captions_are_single_tokens(tokenizer_parts):
+    tokenizer = Tokenizer(*tokenizer_parts)
+    assert len(tokenizer.tokenize("a red house in a green meadow at night")) == 9
+    assert len(tokenizer.tokenize("an orange mushroom next to a purple castle")) == 8
+
+
+def test_transformers_reads_the_same_ids(tokenizer_parts, tmp_path):
+    from transformers import CLIPTokenizer
+
+    write_tokenizer(tmp_path, *tokenizer_parts)
+    assert (tmp_path / "merges.txt").read_text(encoding="utf-8").startswith("#version: 0.2\n")
+    theirs = CLIPTokenizer(
+        vocab=str(tmp_path / "vocab.json"), merges=str(tmp_path / "merges.txt"), model_max_length=77
+    )
+    prompts = ["a red house", "Ein  GRÜNES Häuschen, 42 Fenster!", "日本の家 🏠", "", "don't <|endoftext|> x", "egg " * 99]
+    ours = Tokenizer(*tokenizer_parts)(prompts)
+    ids = theirs(prompts, padding="max_length", truncation=True, max_length=77)["input_ids"]
+    assert ours.tolist() == ids
+
+
+# ---- losses
+
+
+def test_kl_divergence_against_torch():
+    moments = torch.randn(2, 8, 3, 3, dtype=torch.float64)
+    mean, logvar = moments.chunk(2, dim=1)
+    ours = vae.kl_divergence(moments)
+    normal = torch.distributions.Normal(mean, torch.exp(0.5 * logvar))
+    theirs = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).mean()
+    assert float(ours) == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_reconstruction_loss_sees_colour_and_edges():
+    picture = torch.rand(1, 3, 16, 16)
+    assert float(vae.reconstruction_loss(picture, picture)) == 0.0
+    brighter = picture + 0.5
+    assert float(vae.reconstruction_loss(brighter, picture)) == pytest.approx(0.5 + 0.25 + 0.25, abs=1e-5)
+    assert float(vae.gradient_l1(brighter, picture)) == pytest.approx(0.0, abs=1e-5)
+    step = torch.zeros(1, 1, 4, 4)
+    step[..., 2:] = 1.0  # one vertical edge: one of three horizontal differences is 1, no vertical one is
+    assert float(vae.gradient_l1(step, torch.zeros_like(step))) == pytest.approx(1 / 3)
+
+
+def test_min_snr_weights():
+    abar = torch.tensor([0.5, 0.9, 0.99], dtype=torch.float64)  # signal-to-noise ratios 1, 9, 99
+    assert unet.min_snr_weights(abar).tolist() == pytest.approx([1.0, 5 / 9, 5 / 99])
+
+
+def test_timesteps_are_spread_over_all_noise_levels():
+    timesteps = unet.stratified_timesteps(10, 1000, torch.Generator().manual_seed(0))
+    assert [t // 100 for t in timesteps.tolist()] == list(range(10))
+
+
+def test_short_token_rows_give_the_same_vector(tokenizer_parts):
+    encoder = randomised(CLIPTextEncoder(tiny_config().clip)).double()
+    tokens = Tokenizer(*tokenizer_parts)(["a red house", "a blue cat in the desert at night"])
+    short = clip.shortened(tokens)
+    assert short.shape == (2, 10)
+    assert torch.allclose(encoder(tokens)[:, :10], encoder(short), atol=1e-12)
+
+
+def test_average_of_the_weights_is_the_weighted_mean_of_all_steps():
+    part = unet.UNetPart.__new__(unet.UNetPart)
+    part.device = torch.device("cpu")
+    part.model, part.average = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    values = [3.0, 1.0, 4.0, 1.0, 5.0]
+    for step, value in enumerate(values, start=1):
+        torch.nn.init.constant_(part.model.weight, value)
+        part.after_step(step)
+    shares = [math.prod((1 - 1 / s) ** 17 for s in range(step + 1, 6)) for step in range(1, 6)]
+    shares = [share * (1 - (1 - 1 / step) ** 17) for step, share in enumerate(shares, start=1)]
+    assert sum(shares) == pytest.approx(1.0)
+    assert float(part.average.weight.detach()) == pytest.approx(sum(s * v for s, v in zip(shares, values)), rel=1e-5)
+
+
+# ---- the loop
+
+
+class Wobble(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3, 3))
+
+    def forward(self, wanted):
+        return self.weight - wanted
+
+
+class ToyPart:
+    """The smallest thing that can be trained."""
+
+    name, learning_rate, betas, warmup = "toy", 0.1, (0.9, 0.99), 2
+
+    def __init__(self, seconds: float = 0.0):
+        self.model = Wobble()
+        self.seconds = seconds
+
+    def loss(self, model, progress, generator):
+        time.sleep(self.seconds)
+        loss = model(torch.randn(3, 3, generator=generator)).square().mean()
+        return loss, {"loss": loss.detach()}
+
+    def after_step(self, step):
+        pass
+
+    def extra_state(self):
+        return {}
+
+    def load_extra_state(self, state):
+        pass
+
+    def write(self, out):
+        loop.save_weights(out / "toy.safetensors", self.model.state_dict())
+
+    def check(self):
+        return {}
+
+    def sheet(self):
+        return None
+
+
+def train_toy(out, part=None, **settings):
+    out.mkdir(exist_ok=True)
+    loop.train(part or ToyPart(), loop.Settings(out=out, **settings), loop.make_accelerator())
+    return load_file(out / "toy.safetensors")["weight"]
+
+
+def test_equal_seeds_give_equal_weights(tmp_path):
+    one = train_toy(tmp_path / "a", steps=6)
+    assert torch.equal(one, train_toy(tmp_path / "b", steps=6))
+    assert not torch.equal(one, train_toy(tmp_path / "c", steps=6, seed=1))
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
+    class Stopped(ToyPart):
+        def after_step(self, step):
+            if step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = train_toy(tmp_path / "whole", steps=9)
+    with pytest.raises(loop.Interrupted, match="after step 4.*goes on"):
+        train_toy(tmp_path / "parts", Stopped(), steps=9)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert torch.equal(train_toy(tmp_path / "parts", steps=9), whole)
+
+
+def test_minutes_are_wall_time_over_all_runs(tmp_path):
+    started = time.monotonic()
+    train_toy(tmp_path / "a", ToyPart(seconds=0.02), minutes=0.5 / 60)
+    assert 0.4 < time.monotonic() - started < 5.0
+    steps = json.loads((tmp_path / "a" / "toy.log.jsonl").read_text().splitlines()[-1])["step"]
+    train_toy(tmp_path / "a", ToyPart(seconds=0.02), minutes=0.5 / 60)  # nothing is left to do
+    assert json.loads((tmp_path / "a" / "toy.log.jsonl").read_text().splitlines()[-1])["step"] == steps
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+from course.training import loop
+from tests.course.test_training import ToyPart
+
+accelerator = loop.make_accelerator()
+assert accelerator.num_processes == 2
+loop.train(ToyPart(), loop.Settings(Path(sys.argv[1]), steps=5), accelerator)
+"""
+
+
+@pytest.mark.limit(120)
+def test_two_processes_average_their_gradients(tmp_path):
+    (tmp_path / "script.py").write_text(TWO_PROCESSES)
+    launch = f"-m torch.distributed.run --nproc_per_node 2 --master_port {free_port()}"  # what accelerate uses for GPUs
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launch.split(), str(tmp_path / "script.py"), str(tmp_path)],
+        capture_output=True, text=True, env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+
+    class Both(ToyPart):
+        steps = 0
+
+        def loss(self, model, progress, generator):
+            generators = [loop.step_generator(0, "toy", process, self.steps) for process in range(2)]
+            self.steps += 1
+            losses = [ToyPart.loss(self, model, progress, one)[0] for one in generators]
+            return sum(losses) / 2, {}
+
+    alone = train_toy(tmp_path / "alone", Both(), steps=5)
+    assert torch.allclose(load_file(tmp_path / "toy.safetensors")["weight"], alone, atol=1e-6)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def test_learning_rate_warms_up_and_falls():
+    factors = [loop.learning_rate_factor(step, step / 100, warmup=10) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and max(factors) == factors[9] > 0.95
+    assert factors[55] == pytest.approx(0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 0.55)))
+    assert factors[100] == pytest.approx(0.01)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(RuntimeError), loop.whole_file(tmp_path / "file") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_state_of_another_model_is_refused(tmp_path):
+    train_toy(tmp_path, steps=1)
+    other = ToyPart()
+    other.model = torch.nn.Linear(5, 5)
+    with pytest.raises(ValueError, match="another size"):
+        train_toy(tmp_path, other, steps=2)
+
+
+# ---- the exported file
+
+
+SMALL = ModelConfig(
+    vae=VAEConfig(channels=(4, 8, 12), blocks_per_level=2, num_groups=2, scaling_factor=0.7),
+    clip=CLIPConfig(vocab_size=1024, width=16, hidden_width=24, num_layers=3, num_heads=2),
+    unet=UNetConfig(
+        channels=(8, 12, 16, 20), attention=(True, False, True, False), blocks_per_level=2, num_heads=2,
+        context_channels=16, num_groups=4,
+    ),
+    image_size=32,
+)
+
+
+@pytest.mark.parametrize("config", [tiny_config(), SMALL], ids=["tiny", "another shape"])
+def test_the_file_holds_the_weights_under_the_original_names(config, tmp_path):
+    models = {
+        "vae": randomised(VAE(config.vae), 1), "clip": randomised(CLIPTextEncoder(config.clip), 2),
+        "unet": randomised(UNet(config.unet), 3), "ema": randomised(UNet(config.unet), 4),
+    }
+    tensors = export.assemble(config, *(model.state_dict() for model in models.values()), num_updates=7)
+    export.write_model(tmp_path, config, tensors, trained=True)
+    file = load_file(tmp_path / "model.safetensors")
+    assert file["model_ema.num_updates"] == 7
+    assert file["first_stage_model.encoder.mid.attn_1.q.weight"].ndim == 4
+    assert file["cond_stage_model.transformer.text_model.embeddings.position_ids"].shape == (1, 77)
+    assert ModelConfig.from_json(tmp_path / "config.json") == config
+
+    raw, averaged = split_checkpoint(file), split_checkpoint(select_ema(file))
+    fresh = {
+        "vae": (VAE(config.vae), remap_vae(raw["vae"])),
+        "clip": (CLIPTextEncoder(config.clip), remap_clip(raw["clip"])),
+        "unet": (UNet(config.unet), remap_unet(raw["unet"])),
+        "ema": (UNet(config.unet), remap_unet(averaged["unet"])),
+    }
+    for name, (model, weights) in fresh.items():
+        load_weights(model, weights)
+        for parameter, original in zip(model.parameters(), models[name].parameters(), strict=True):
+            assert torch.equal(parameter, original.half().float())
+
+
+def test_diffusers_opens_the_file(tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    assert command.main(["--part", "untrained", "--export", str(tmp_path)]) == 0
+    pipeline = StableDiffusionPipeline.from_single_file(
+        str(tmp_path / "model.safetensors"), config=str(tmp_path / "diffusers"), local_files_only=True
+    )
+    config = ModelConfig.from_json(tmp_path / "config.json")
+    parts = split_checkpoint(load_file(tmp_path / "model.safetensors"))
+    ours = UNet(config.unet)
+    load_weights(ours, remap_unet(parts["unet"]))
+    latents, context = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 128)
+    timesteps = torch.tensor([7, 801])
+    with torch.no_grad():
+        assert torch.allclose(
+            ours(latents, timesteps, context), pipeline.unet(latents, timesteps, context).sample, atol=1e-5
+        )
+    assert pipeline.vae.config.scaling_factor == config.vae.scaling_factor
+
+
+# ---- the command
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--part", "encoder"], "there is no part 'encoder': choose vae, decoder, clip, unet, all, export or untrained"),
+        (["--minutes", "soon"], "positive number"),
+        (["--minutes", "-3"], "positive number"),
+        (["--steps", "0"], "positive whole number"),
+    ],
+)
+def test_bad_options_are_refused_in_a_sentence(arguments, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
+    assert stop.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_export_of_nothing_says_what_is_missing(tmp_path, capsys):
+    assert command.main(["--part", "export", "--out", str(tmp_path)]) == 1
+    assert "--part vae" in capsys.readouterr().err
+
+
+def test_part_and_minutes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("PART", "clip")
+    monkeypatch.setenv("MINUTES", "2.5")
+    options = command.parse([])
+    assert options.part == "clip" and options.minutes == 2.5
+    assert command.parse(["--part", "vae"]).part == "vae"
+
+
+@pytest.mark.slow
+@pytest.mark.limit(300)
+def test_the_whole_training_in_two_steps(tmp_path):
+    options = "--steps 2 --pictures 16 --batch 4 --threads 1 --out".split()
+    run = [sys.executable, "-m", "course.training", *options, str(tmp_path)]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model" / "model.safetensors").stat().st_size < 40e6
+    again = subprocess.run(run, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stdout.count("already trained") == 4

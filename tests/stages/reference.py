@@ -1,0 +1,162 @@
+"""The modules of diffusers and transformers that each block must equal, and their parameters under our names."""
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention import GEGLU, BasicTransformerBlock, FeedForward
+from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.embeddings import TimestepEmbedding
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+
+from course.core.config import CLIPConfig, UNetConfig, VAEConfig
+from course.feedback.compare import randomised
+from course.feedback.renaming import Rules, our_name
+
+
+def our_names(module: nn.Module, rules: Rules) -> dict[str, str]:
+    """Their parameter names -> ours."""
+    return {name: our_name(name, rules) for name, _ in module.named_parameters()}
+
+
+def our_weights(module: nn.Module, rules: Rules = {}) -> dict[str, Tensor]:
+    """Their parameters under our names."""
+    return {our_name(name, rules): parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def residual_block(
+    in_channels: int, out_channels: int, time_channels: int | None = None, groups: int = 4, eps: float = 1e-6, seed=0
+) -> nn.Module:
+    block = ResnetBlock2D(
+        in_channels=in_channels, out_channels=out_channels, temb_channels=time_channels, groups=groups, eps=eps
+    )
+    return randomised(block, seed)
+
+
+def multi_head_attention(channels: int, heads: int, context_channels: int | None = None, bias=False, seed=0):
+    attention = Attention(
+        query_dim=channels, cross_attention_dim=context_channels, heads=heads, dim_head=channels // heads, bias=bias
+    )
+    return randomised(attention, seed)
+
+
+def pixel_attention(channels: int, groups: int = 4, eps: float = 1e-6, seed=0) -> nn.Module:
+    attention = Attention(
+        channels, heads=1, dim_head=channels, norm_num_groups=groups, eps=eps, residual_connection=True, bias=True,
+        upcast_softmax=True,
+    )
+    return randomised(attention, seed)
+
+
+def geglu(channels: int, hidden_channels: int, seed=0) -> nn.Module:
+    return randomised(GEGLU(channels, hidden_channels), seed)
+
+
+def feed_forward(channels: int, multiplier: int = 4, seed=0) -> nn.Module:
+    return randomised(FeedForward(channels, mult=multiplier, activation_fn="geglu"), seed)
+
+
+def transformer_block(channels: int, heads: int, context_channels: int, seed=0) -> nn.Module:
+    block = BasicTransformerBlock(channels, heads, channels // heads, cross_attention_dim=context_channels)
+    return randomised(block, seed)
+
+
+def spatial_transformer(channels: int, heads: int, context_channels: int, groups: int = 4, seed=0) -> nn.Module:
+    transformer = Transformer2DModel(
+        num_attention_heads=heads, attention_head_dim=channels // heads, in_channels=channels, num_layers=1,
+        cross_attention_dim=context_channels, norm_num_groups=groups,
+    )
+    return randomised(transformer, seed)
+
+
+def upsample(channels: int, seed=0) -> nn.Module:
+    return randomised(Upsample2D(channels, use_conv=True), seed)
+
+
+def downsample(channels: int, asymmetric: bool = False, seed=0) -> nn.Module:
+    return randomised(Downsample2D(channels, use_conv=True, padding=0 if asymmetric else 1, name="op"), seed)
+
+
+def time_embedding(channels: int, seed=0) -> nn.Module:
+    """Only the two linear layers: from waves to embedding."""
+    return randomised(TimestepEmbedding(channels, 4 * channels), seed)
+
+
+def vae(config: VAEConfig, seed=0) -> AutoencoderKL:
+    levels = len(config.channels)
+    model = AutoencoderKL(
+        in_channels=config.image_channels,
+        out_channels=config.image_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels,
+        layers_per_block=config.blocks_per_level,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.num_groups,
+        scaling_factor=config.scaling_factor,
+    )
+    return randomised(model, seed)
+
+
+class PreciseTimesteps(nn.Module):
+    """Sinusoids in float64; diffusers' own are float32, too coarse to compare with at 1e-9."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.half = channels // 2
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        frequencies = torch.tensor([10000.0 ** (-i / self.half) for i in range(self.half)], dtype=torch.float64)
+        angles = torch.outer(timesteps.double(), frequencies)
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def unet(config: UNetConfig, seed=0, precise: bool = True) -> UNet2DConditionModel:
+    down = tuple("CrossAttnDownBlock2D" if attention else "DownBlock2D" for attention in config.attention)
+    up = tuple("CrossAttnUpBlock2D" if attention else "UpBlock2D" for attention in reversed(config.attention))
+    model = UNet2DConditionModel(
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        down_block_types=down,
+        up_block_types=up,
+        block_out_channels=config.channels,
+        layers_per_block=config.blocks_per_level,
+        attention_head_dim=config.num_heads,  # diffusers' name for the number of heads in SD 1.x configs
+        cross_attention_dim=config.context_channels,
+        norm_num_groups=config.num_groups,
+    )
+    if precise:
+        model.time_proj = PreciseTimesteps(config.channels[0])
+    return randomised(model, seed)
+
+
+def clip(config: CLIPConfig, seed=0) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    model = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.width,
+            intermediate_size=config.hidden_width,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            hidden_act="quick_gelu",
+            layer_norm_eps=1e-5,
+            max_position_embeddings=config.max_length,
+            bos_token_id=config.vocab_size - 2,
+            eos_token_id=config.vocab_size - 1,
+            pad_token_id=config.vocab_size - 1,
+        )
+    )
+    return randomised(model, seed)
+
+
+# SD v1's shape, as small as it gets: widths that differ from each other, several groups and heads.
+SMALL_VAE = VAEConfig(channels=(8, 12, 16), blocks_per_level=2, num_groups=4, latent_channels=4)
+SMALL_UNET = UNetConfig(
+    channels=(8, 16, 24, 24), attention=(True, True, True, False), blocks_per_level=2, num_heads=4,
+    context_channels=20, num_groups=4,
+)
+SMALL_CLIP = CLIPConfig(vocab_size=60, width=24, hidden_width=40, num_layers=3, num_heads=4, max_length=77)

@@ -1,0 +1,175 @@
+"""The same small Stable Diffusion twice, with the same random weights: as a pipeline of diffusers, and as ours."""
+
+import dataclasses
+import functools
+import math
+import string
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from course.core.assemble import Blocks
+from course.core.config import ModelConfig, UNetConfig, VAEConfig
+from course.feedback import renaming
+from tests.stages import reference
+
+# Stable Diffusion's four levels, small.
+SMALL = ModelConfig(
+    unet=reference.SMALL_UNET,
+    vae=reference.SMALL_VAE,
+    clip=dataclasses.replace(reference.SMALL_CLIP, width=reference.SMALL_UNET.context_channels),
+)
+# As few layers as a pipeline can have.
+TINY = ModelConfig(
+    unet=UNetConfig(
+        channels=(8, 12), attention=(True, False), blocks_per_level=1, num_heads=2, context_channels=12, num_groups=4
+    ),
+    vae=VAEConfig(channels=(4, 8), blocks_per_level=1, num_groups=2),
+    clip=dataclasses.replace(reference.SMALL_CLIP, width=12, hidden_width=20, num_layers=1, num_heads=2),
+)
+
+SCHEDULE = {
+    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "timestep_spacing": "leading", "steps_offset": 1,
+}
+SCHEDULERS = {
+    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
+    "ddpm": (DDPMScheduler, {"clip_sample": False, "variance_type": "fixed_small"}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "dpm++2m": (DPMSolverMultistepScheduler, {}),
+}
+SAMPLERS = tuple(SCHEDULERS)
+PIPELINES = {
+    "text": StableDiffusionPipeline,
+    "image": StableDiffusionImg2ImgPipeline,
+    "inpaint": StableDiffusionInpaintPipeline,
+}
+
+MERGES = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("o", "n</w>"), ("r", "e")]
+PROMPTS = ["a red cat on a mat", "dog", "the dog on the road by the old tree"]
+NEGATIVE_PROMPTS = ["dog", "", "ugly"]
+
+
+def vocabulary() -> dict[str, int]:
+    """Small letters within and at the end of a word, six merges and the two marks: 60 tokens."""
+    tokens = [*string.ascii_lowercase, *(letter + "</w>" for letter in string.ascii_lowercase)]
+    tokens += ["".join(pair) for pair in MERGES] + ["<|startoftext|>", "<|endoftext|>"]
+    return {token: i for i, token in enumerate(tokens)}
+
+
+def tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer(vocab=vocabulary(), merges=MERGES, model_max_length=77)
+
+
+def scheduler(sampler: str) -> Any:
+    kind, arguments = SCHEDULERS[sampler]
+    return kind(**SCHEDULE, **arguments)
+
+
+@functools.cache
+def parts(size: ModelConfig = SMALL) -> Mapping[str, nn.Module]:
+    """The three models of diffusers and transformers: float32, random weights."""
+    unet = reference.unet(size.unet, 0, precise=False)
+    unet.register_to_config(sample_size=64)  # some pipelines want one; it only counts where no height is given
+    vae = reference.vae(size.vae, 1)
+    with torch.no_grad():
+        vae.decoder.conv_out.weight *= 0.5  # so that few pixels leave [-1, 1], where a pipeline cuts them off
+    return {"unet": unet.float(), "vae": vae.float(), "text_encoder": reference.clip(size.clip, 2).float()}
+
+
+def pipeline(kind: str, sampler: str, size: ModelConfig = SMALL) -> Any:
+    """A pipeline of diffusers, of one of the three kinds in PIPELINES."""
+    made = PIPELINES[kind](
+        **parts(size), tokenizer=tokenizer(), scheduler=scheduler(sampler), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def our_parts(blocks: Blocks, size: ModelConfig = SMALL) -> dict[str, Any]:
+    """What the fields of StableDiffusion want, in float32 and with the same weights."""
+    made = {
+        "unet": (blocks[7].UNet(size.unet), renaming.UNET),
+        "vae": (blocks[5].VAE(size.vae), renaming.VAE),
+        "text_encoder": (blocks[6].CLIPTextEncoder(size.clip), renaming.CLIP),
+    }
+    for name, (model, rules) in made.items():
+        model.load_state_dict(reference.our_weights(parts(size)[name], rules))
+    models = {name: model.float().eval() for name, (model, _) in made.items()}
+    return models | {"tokenizer": blocks[6].Tokenizer(vocabulary(), MERGES), "schedule": blocks[8].NoiseSchedule()}
+
+
+def our_pipeline(sampling: ModuleType, our_parts: Mapping[str, Any]) -> Any:
+    """A StableDiffusion of this module of stage 9."""
+    return sampling.StableDiffusion(**our_parts)
+
+
+def latent_shape(batch: int, height: int, width: int, size: ModelConfig = SMALL) -> tuple[int, int, int, int]:
+    return batch, size.vae.latent_channels, height // size.vae.factor, width // size.vae.factor
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """From about [-1, 1] to [0, 1], as pipelines of diffusers return pictures."""
+    return (images / 2 + 0.5).clamp(0.0, 1.0)
+
+
+def seeded(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(count: int, shape: tuple[int, ...], seed: int = 5) -> tuple[list[Tensor], torch.Generator]:
+    """The first noises that a generator gives, and the generator in the state after them."""
+    generator = seeded(seed)
+    return [torch.randn(shape, generator=generator) for _ in range(count)], generator
+
+
+ABAR = np.cumprod(1.0 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+
+
+def abar(timestep: int) -> float:
+    """Stable Diffusion's; 1 for a negative timestep."""
+    return float(ABAR[timestep]) if timestep >= 0 else 1.0
+
+
+def walk_of_diffusers(
+    sampler: str,
+    predict: Callable[[Tensor, int], Tensor],
+    latents: Tensor,
+    num_steps: int,
+    start: int = 0,
+    generator: torch.Generator | None = None,
+    after_step: Callable[[Tensor, int], Tensor] = lambda latents, _: latents,
+) -> list[Tensor]:
+    """The latents after each step of a scheduler of diffusers, with `predict` in place of the U-Net.
+
+    Its Euler scheduler works on latents / sqrt(abar); they are scaled before and after.
+    """
+    stepper = scheduler(sampler)
+    stepper.set_timesteps(num_steps)
+    if sampler in ("euler", "dpm++2m"):
+        stepper.set_begin_index(start)
+    visited = stepper.timesteps[start:]
+    extra = {"generator": generator} if sampler == "ddpm" else {}
+    results = []
+    for entry, following in zip(visited, [*map(int, visited[1:]), -1]):
+        t = int(entry)
+        here, there = (math.sqrt(abar(t)), math.sqrt(abar(following))) if sampler == "euler" else (1.0, 1.0)
+        latents = stepper.step(predict(latents, t), entry, latents / here, **extra).prev_sample * there
+        latents = after_step(latents, following)
+        results.append(latents)
+    return results

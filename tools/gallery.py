@@ -1,0 +1,35 @@
+"""`python -m tools.gallery`: the README's pictures, the first of each stage, small and without words around it."""
+
+import importlib
+
+import numpy
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image, ImageOps
+
+from course.core.assemble import for_generating
+from course.core.stages import ROOT, STAGES, short_path
+from course.draw.checkpoint import TINY
+from course.draw.pictures import write_atomically
+from course.show.studio import Studio
+
+FOLDER = ROOT / "docs" / "stages"
+SIZE = (640, 320)  # pixels
+
+
+def main() -> None:
+    studio = Studio(for_generating("solutions", fused=True).load(), TINY)
+    for stage in STAGES:
+        figure = importlib.import_module(f"course.show.{stage.module}").PICTURES[0](studio).figure
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        picture = Image.fromarray(numpy.asarray(canvas.buffer_rgba())).convert("RGB")
+        small = ImageOps.pad(picture, SIZE, Image.Resampling.LANCZOS, color="white")
+        small = small.quantize(256, Image.Quantize.MAXCOVERAGE)
+        path = FOLDER / f"{stage.module}.png"
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, lambda file: small.save(file, "PNG", optimize=True))
+        print(short_path(path), path.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()
