@@ -3,10 +3,10 @@
 Usage: python -m course mutants [--stage 3]
 """
 
-import sys
 from dataclasses import dataclass
 
-from course.core.stages import STAGES, Stage, find_stage
+from course.core.options import OneStage
+from course.core.stages import STAGES, Stage
 from course.feedback.mistakes import Mistake, exercise_of, mistakes_of, wrong_text
 from tools.warm import Outcome, Version, run_versions
 
@@ -72,11 +72,7 @@ def good_enough(verdicts: list[Verdict]) -> bool:
     return all(v.caught for v in verdicts) and sum(v.named for v in verdicts) >= WANTED * len(verdicts)
 
 
-def main(arguments: list[str]) -> int:
-    verdicts = judge([find_stage(text) for text in arguments] or list(STAGES), talk=True)
+def mutants(options: OneStage) -> int:
+    verdicts = judge([options.stage] if options.stage else list(STAGES), talk=True)
     print(f"\n{table(verdicts)}")
     return int(not good_enough(verdicts))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

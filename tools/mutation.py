@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from course.core.stages import STAGES, Stage, find_stage
+from course.core.options import OneStage
+from course.core.stages import STAGES, Stage
 from course.feedback.mistakes import exercise_at
 from tools.warm import Outcome, Version, run_versions
 
@@ -100,8 +101,8 @@ def mutants_of(stage: Stage) -> Iterator[Mutant]:
             yield Mutant(stage, line, before.strip(), after.strip(), text)
 
 
-def main(arguments: list[str]) -> int:
-    stages = [find_stage(text) for text in arguments] or list(STAGES)
+def mutation(options: OneStage) -> int:
+    stages = [options.stage] if options.stage else list(STAGES)
     lines = [f"{'stage':16s}{'mutants':>10s}{'equivalent':>12s}{'noticed':>10s}{'not':>6s}"]
     total, noticed = 0, 0
     for stage in stages:
@@ -122,10 +123,3 @@ def main(arguments: list[str]) -> int:
         lines.append(f"{stage.number:2d} {stage.name:13s}{numbers}")
     print("\n".join(lines), f"The tests notice {noticed / total:.1%} of {total} mutants.", sep="\n")
     return int(noticed < WANTED * total)
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
-        sys.exit(str(error))

@@ -81,7 +81,7 @@ class Blocks:
                 raise
             raise StageError(_cause(error, filename, self.package)) from error
         if self._fused and self.origin[number] == "solutions":
-            from course.draw.speed import fused_functions
+            from course.core.kernels import fused_functions
 
             module.__dict__.update(fused_functions(number))
         setattr(sys.modules[self.package], stage.module, module)

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from course.core.assemble import Blocks
 from course.core.config import ModelConfig
+from course.core.messages import first_line
 from course.core.stages import ROOT, short_path
 
 TINY = ROOT / "checkpoints" / "tiny" / "model.safetensors"
@@ -119,7 +120,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
-            f"{short_path(path)} is truncated or damaged ({_first_line(error)}); get the file again."
+            f"{short_path(path)} is truncated or damaged ({first_line(error, 120)}); get the file again."
         ) from None
 
 
@@ -165,7 +166,7 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # torch's reader trips over a damaged file in many ways
         raise ValueError(
-            f"{short_path(path)} is truncated, damaged or no checkpoint ({_first_line(error)})."
+            f"{short_path(path)} is truncated, damaged or no checkpoint ({first_line(error, 120)})."
         ) from None
     while isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
@@ -174,10 +175,6 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{short_path(path)} holds no tensors.")
     return tensors
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")[:120] if str(error).strip() else type(error).__name__
 
 
 def refuse_strangers(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -220,7 +217,7 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]
         if missing := {"<|startoftext|>", "<|endoftext|>"} - set(vocab):
             raise ValueError(f"{sorted(missing)[0]} is no token")
     except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(f"The tokenizer in {short_path(folder)} cannot be read: {_first_line(error)}.") from None
+        raise ValueError(f"The tokenizer in {short_path(folder)} cannot be read: {first_line(error, 120)}.") from None
     return vocab, merges
 
 

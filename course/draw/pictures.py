@@ -1,19 +1,15 @@
 """Pictures from and to files: reading what people have, writing nothing half, and remembering how a picture was made."""
 
-import contextlib
 import json
-import os
 import re
-import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from course.core.stages import short_path
+from course.core.writing import whole_file
 
 MAX_PIXELS = 64_000_000  # a larger file is refused before it is unpacked into memory
 SETTINGS = "settings"  # the PNG text entry that holds all settings as JSON
@@ -61,54 +57,9 @@ def _sixteen_bits(picture: Image.Image) -> Image.Image:
     return picture.convert("F").point(lambda level: level * scale).convert("L")
 
 
-def check_writable(path: Path) -> None:
-    """ValueError, in one sentence, if write_atomically could not write this file now."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        with contextlib.suppress(FileNotFoundError):
-            path.lstat()  # is the name possible?
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
-
-
 def fit(picture: Image.Image, width: int, height: int, method: Image.Resampling = Image.Resampling.LANCZOS):
     """The middle of the picture, scaled to width x height."""
     return ImageOps.fit(picture, (width, height), method)
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Calls `write` with a temporary file beside `path` and renames it when all is on the disk.
-
-    Raises:
-        ValueError: in one sentence, if it cannot be written; `path` is then as it was before.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
-    except OSError as error:
-        raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_png(path: Path, picture: Image.Image, settings: dict | None = None) -> None:
@@ -119,7 +70,8 @@ def write_png(path: Path, picture: Image.Image, settings: dict | None = None) ->
             info.add_itxt(name, str(value))
     if settings:
         info.add_itxt(SETTINGS, json.dumps(settings, ensure_ascii=False))
-    write_atomically(path, lambda file: picture.save(file, "PNG", pnginfo=info))
+    with whole_file(path) as temporary:
+        picture.save(temporary, "PNG", pnginfo=info)
 
 
 def read_settings(path: str | Path) -> dict:
@@ -145,12 +97,8 @@ def write_film(path: Path, frames: Sequence[Image.Image], seconds: float = 4.0) 
     """A GIF that shows the frames one after the other, in so many seconds, and rests on the last one."""
     each = max(20, int(1000 * seconds / len(frames)))
     durations = [each] * (len(frames) - 1) + [1500]
-    write_atomically(
-        path,
-        lambda file: frames[0].save(
-            file, "GIF", save_all=True, append_images=list(frames[1:]), duration=durations, loop=0
-        ),
-    )
+    with whole_file(path) as temporary:
+        frames[0].save(temporary, "GIF", save_all=True, append_images=list(frames[1:]), duration=durations, loop=0)
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int = 0, gap: int = 2, labels: Sequence[str] = ()):

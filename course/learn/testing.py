@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -11,6 +10,7 @@ from typing import TextIO
 from course.core.assemble import StageError, stage_to_do
 from course.core.stages import ROOT, STAGES, Stage, short_path
 from course.core.stubs import exercise_numbers, exercises, to_do_lines
+from course.core.workspace import fancy
 from course.learn import hints
 
 DONE, FAILING, TO_DO, WRITTEN = "done", "failing", "to do", "written"
@@ -299,21 +299,3 @@ def coloured(state: str) -> str:
     """The state, padded, and in colour on a terminal that wants it."""
     padded = f"{state:7s}"
     return f"\033[{COLOURS[state]}m{padded}\033[0m" if fancy() else padded
-
-
-def fancy() -> bool:
-    """Whether standard output is a terminal where colours and a moving cursor are welcome."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def check(slow: bool) -> int:
-    """The repo's own tests: the whole of tests/, against solutions/."""
-    command = [sys.executable, "-m", "pytest", "-q", "--blocks=solutions", *(["--slow"] if slow else [])]
-    environment = {name: value for name, value in os.environ.items() if name != "COURSE_EXERCISES"}
-    return subprocess.run(command, cwd=ROOT, env=environment).returncode
-
-
-def mutants(stage: Stage | None, script: str = "mutants") -> int:
-    """Runs the tests on wrong versions of one stage or of all: those in course/feedback/mistakes/, or other ones (tools/mutation.py)."""
-    command = [sys.executable, "-m", f"tools.{script}", *([str(stage.number)] if stage else [])]
-    return subprocess.run(command, cwd=ROOT).returncode

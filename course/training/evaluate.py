@@ -7,12 +7,11 @@
 - Novelty: how far generated pictures are from the nearest training picture, against fresh pictures of the illustrator.
 """
 
-import argparse
 import json
 import math
 import os
 import random
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -25,19 +24,36 @@ from torch import Tensor
 from tqdm import tqdm
 
 from course.core.assemble import for_generating
+from course.core.options import Options, like, option
 from course.core.stages import short_path
+from course.core.writing import whole_file
 from course.draw.checkpoint import TINY, build, choose_device, open_checkpoint
-from course.draw.generate import check_sampling, whole_number
 from course.draw.pictures import contact_sheet, write_png
+from course.draw.settings import Settings
 from course.scenes.captions import caption, plain_prompt
 from course.scenes.scenes import draw_scene, sample_scene
 from course.training.data import draw_example
 from course.training.judge import ATTRIBUTES, draw_single, load_judge, sample_single, truth
-from course.training.loop import whole_file
 
 SEED = "evaluate"  # apart from every seed of the training
 NEAR = 32  # pixels; at which size pictures are compared with the training set
 WANTED = {"seen": 0.90, "held out": 0.80, "psnr": 27.0}
+
+
+@dataclass
+class EvaluateOptions(Options):
+    checkpoint: Path = like(Settings, "checkpoint", TINY)
+    prompts: int = option(400, "how many", least=2, most=100_000)
+    steps: int = like(Settings, "steps", 15)
+    scale: float = like(Settings, "scale", 4.0, "guidance scale")
+    sampler: str = like(Settings, "sampler", "dpm++2m")
+    device: str = like(Settings, "device", "auto")
+    batch: int = option(20, "pictures drawn at once", least=1)
+    fresh: int = option(200, "fresh scenes to reconstruct and to compare with", least=2)
+    compared: int = option(5000, "training pictures to compare with", least=1)
+    raw: bool = option(False, "the U-Net's raw weights instead of the averaged ones")
+    sheet: Path | None = option(None, "PNG file for the first 60 pictures")
+    json: Path | None = option(None, "file to write the figures to")
 
 
 def to_tensor(pictures: list[np.ndarray]) -> Tensor:
@@ -119,7 +135,7 @@ def small_training_set(count: int, size: int, seed: int = 0) -> Tensor:
     return torch.cat(small)
 
 
-def evaluate(options) -> dict:
+def measure(options: EvaluateOptions) -> dict:
     """All figures of a checkpoint."""
     checkpoint = open_checkpoint(options.checkpoint)
     size = checkpoint.config.image_size
@@ -134,7 +150,7 @@ def evaluate(options) -> dict:
     images = generate(blocks, model, prompts, size, options)
     if options.sheet:
         shown = [Image.fromarray(picture) for picture in blocks[5].tensor_to_images(images[:60]).numpy()]
-        write_png(Path(options.sheet), contact_sheet(shown, columns=10))
+        write_png(options.sheet, contact_sheet(shown, columns=10))
 
     fresh = [draw_single(rng, held_out=i % 2 == 1, size=size) for i in range(options.fresh)]
     fresh_images = to_tensor([picture for _, picture in fresh])
@@ -184,30 +200,11 @@ def report(figures: dict) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m course evaluate", description="Measures the small model.")
-    parser.add_argument("--checkpoint", type=Path, default=Path(os.environ.get("CHECKPOINT") or TINY))
-    parser.add_argument("--prompts", default=os.environ.get("PROMPTS") or "400", help="how many (400)")
-    parser.add_argument("--steps", default=os.environ.get("STEPS") or "15")
-    parser.add_argument("--scale", default=os.environ.get("SCALE") or "4")
-    parser.add_argument("--sampler", default=os.environ.get("SAMPLER") or "dpm++2m")
-    parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto")
-    parser.add_argument("--batch", type=int, default=20, help="pictures drawn at once")
-    parser.add_argument("--fresh", type=int, default=200, help="fresh scenes to reconstruct and to compare with")
-    parser.add_argument("--compared", type=int, default=5000, help="training pictures to compare with")
-    parser.add_argument("--raw", action="store_true", help="the U-Net's raw weights instead of the averaged ones")
-    parser.add_argument("--sheet", default=None, help="PNG file for the first 60 pictures")
-    parser.add_argument("--json", type=Path, default=None, help="file to write the figures to")
-    options = parser.parse_args(arguments)
-    options.prompts = whole_number("PROMPTS", options.prompts, 2, 100_000)
-    check_sampling(options)
-    figures = evaluate(options)
+def evaluate(options: EvaluateOptions) -> int:
+    """Runs the command."""
+    figures = measure(options)
     print(f"\n{short_path(options.checkpoint)}\n" + report(figures))
     if options.json:
         with whole_file(options.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

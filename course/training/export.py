@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from course.core.config import ModelConfig
+from course.core.writing import whole_file
 from course.training.clip import initialise_text_encoder
-from course.training.loop import load_weights, whole_file
+from course.training.loop import load_weights
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from course.training.vae import scaling_factor
 from solutions.stage05_vae import VAE

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import pickle
 import signal
 import sys
@@ -27,6 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from course.core.writing import whole_file
 
 
 class Interrupted(Exception):
@@ -103,18 +104,6 @@ def step_generator(seed: int, part: str, process: int, step: int) -> torch.Gener
 def learning_rate_factor(step: int, progress: float, warmup: int) -> float:
     """Linear warm-up over steps, then half a cosine from 1 to 0.01 over the progress."""
     return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0))))
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to, and renames it to `path` at the end: `path` is never half written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:

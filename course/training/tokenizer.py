@@ -12,8 +12,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from course.core.writing import whole_file
 from course.scenes.captions import all_words
-from course.training.loop import whole_file
 from solutions.stage06_clip import BEGIN, END, WORD, Tokenizer, byte_alphabet
 
 LARGEST = 1024  # tokens; the words here do not give many more

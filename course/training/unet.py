@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from course.core.config import ModelConfig
+from course.core.writing import whole_file
 from course.training.clip import load_text_encoder
 from course.training.data import Pictures
-from course.training.loop import save_weights, whole_file
+from course.training.loop import save_weights
 from course.training.tokenizer import make_tokenizer
 from course.training.vae import load_vae, scaling_factor
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images

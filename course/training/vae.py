@@ -20,8 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from course.core.config import VAEConfig
+from course.core.writing import whole_file
 from course.training.data import Pictures
-from course.training.loop import load_weights, save_weights, whole_file
+from course.training.loop import load_weights, save_weights
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
 
 KL_WEIGHT = 5e-4

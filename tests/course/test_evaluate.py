@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from course import cli
 from course.core.config import tiny_config
 from course.scenes.scenes import Scene, Thing, is_held_out
 from course.training import evaluate, judge
@@ -90,10 +91,9 @@ def test_the_command_on_an_untrained_model(tmp_path, capsys):
     write_untrained(tiny_config(), tmp_path, seed=0)
     torch.manual_seed(0)
     save_file(judge.Judge().state_dict(), tmp_path / "judge.safetensors")
-    code = evaluate.main(
-        [f"--checkpoint={tmp_path / 'model.safetensors'}", "--prompts=2", "--steps=1", "--compared=4", "--fresh=4"]
-        + ["--device=cpu", f"--json={tmp_path / 'figures.json'}", f"--sheet={tmp_path / 'sheet.png'}"]
-    )
+    flags = [f"--checkpoint={tmp_path / 'model.safetensors'}", "--prompts=2", "--steps=1", "--compared=4", "--fresh=4"]
+    flags += ["--device=cpu", f"--json={tmp_path / 'figures.json'}", f"--sheet={tmp_path / 'sheet.png'}"]
+    code = cli.main(["evaluate", *flags])
     output = capsys.readouterr().out
     assert code == 0 and "held out" in output and "short of the goal" in output
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -105,7 +105,7 @@ def test_options_that_make_no_sense():
     for flag in ("--prompts=1", "--prompts=x", "--steps=0", "--steps=5000", "--scale=x", "--sampler=plms"):
         name, value = flag.removeprefix("--").upper().split("=")
         with pytest.raises(ValueError, match=f"(?i)^{name}={value} is not "):
-            evaluate.main([flag])
+            evaluate.EvaluateOptions.parse([flag], "evaluate", "")
 
 
 def test_pictures_become_tensors():

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig, tiny_config
+from course.core.messages import Refusal
 from course.core.stages import ROOT
-from course.training import __main__ as command
+from course.core.writing import whole_file
+from course.training import command
 from course.training import clip, export, loop, unet, vae
 from course.training.data import draw_example, load_pictures
 from course.training.tokenizer import train_tokenizer, write_tokenizer
@@ -188,6 +191,10 @@ class Wobble(torch.nn.Module):
         return self.weight - wanted
 
 
+def run_train(*flags):
+    return command.train(command.TrainOptions.parse(flags, "train", ""))
+
+
 class ToyPart:
     """The smallest thing that can be trained."""
 
@@ -306,7 +313,7 @@ def test_learning_rate_warms_up_and_falls():
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(RuntimeError), loop.whole_file(tmp_path / "file") as temporary:
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "file") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
@@ -364,7 +371,7 @@ def test_the_file_holds_the_weights_under_the_original_names(config, tmp_path):
 def test_diffusers_opens_the_file(tmp_path):
     from diffusers import StableDiffusionPipeline
 
-    assert command.main(["--part", "untrained", "--export", str(tmp_path)]) == 0
+    assert run_train("--part", "untrained", "--export", str(tmp_path)) == 0
     pipeline = StableDiffusionPipeline.from_single_file(
         str(tmp_path / "model.safetensors"), config=str(tmp_path / "diffusers"), local_files_only=True
     )
@@ -385,38 +392,37 @@ def test_diffusers_opens_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, says",
+    ("flag", "says"),
     [
-        (["--part", "encoder"], "there is no part 'encoder': choose vae, decoder, clip, unet, all, export or untrained"),
-        (["--minutes", "soon"], "positive number"),
-        (["--minutes", "-3"], "positive number"),
-        (["--steps", "0"], "positive whole number"),
+        ("--part=encoder", "PART=encoder is not possible: choose vae, decoder, clip, unet, all, export or untrained."),
+        ("--minutes=soon", "MINUTES=soon is not a number."),
+        ("--minutes=-3", "MINUTES=-3 is not possible: choose a number above 0."),
+        ("--steps=0", "STEPS=0 is not possible: choose 1 or more."),
     ],
 )
-def test_bad_options_are_refused_in_a_sentence(arguments, says, capsys):
-    with pytest.raises(SystemExit) as stop:
-        command.main(arguments)
-    assert stop.value.code == 2 and says in capsys.readouterr().err
+def test_bad_options_are_refused_in_a_sentence(flag, says):
+    with pytest.raises(Refusal, match=f"^{re.escape(says)}$"):
+        run_train(flag)
 
 
 def test_export_of_nothing_says_what_is_missing(tmp_path, capsys):
-    assert command.main(["--part", "export", "--out", str(tmp_path)]) == 1
+    assert run_train("--part", "export", "--out", str(tmp_path)) == 1
     assert "--part vae" in capsys.readouterr().err
 
 
 def test_part_and_minutes_from_the_environment(monkeypatch):
     monkeypatch.setenv("PART", "clip")
     monkeypatch.setenv("MINUTES", "2.5")
-    options = command.parse([])
+    options = command.TrainOptions.parse([], "train", "")
     assert options.part == "clip" and options.minutes == 2.5
-    assert command.parse(["--part", "vae"]).part == "vae"
+    assert command.TrainOptions.parse(["--part", "vae"], "train", "").part == "vae"
 
 
 @pytest.mark.slow
 @pytest.mark.limit(300)
 def test_the_whole_training_in_two_steps(tmp_path):
     options = "--steps 2 --pictures 16 --batch 4 --threads 1 --out".split()
-    run = [sys.executable, "-m", "course.training", *options, str(tmp_path)]
+    run = [sys.executable, "-m", "course", "train", *options, str(tmp_path)]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "model" / "model.safetensors").stat().st_size < 40e6
