@@ -21,23 +21,52 @@ GELU).
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import regex
 import torch
 from torch import Tensor, nn
-
-from course.config import CLIPConfig
 
 from .stage03_attention import MultiHeadAttention
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
-MARK = regex.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")  # the brackets make MARK.split keep the marks
+MARK = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")  # the brackets make MARK.split keep the marks
 
-# A word is an English contraction, a run of letters, one single digit, or a run of anything else that can be seen.
-WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+
+
+def kind_of(character: str) -> str:
+    """Given: "letter", "number", "space" or "other", as Unicode classifies characters."""
+    if character.isspace() and character not in "\x1c\x1d\x1e\x1f":  # for Unicode these four are no white space
+        return "space"
+    category = unicodedata.category(character)  # two letters, such as "Lu": letter, upper case
+    return {"L": "letter", "N": "number"}.get(category[0], "other")
+
+
+def words(text: str) -> list[str]:
+    """Given: the text cut into words, without the white space between them.
+
+    A word is an English contraction ("'s"), a run of letters, a single number character (so "42" is two words), or a
+    run of other characters ("!?").
+    """
+    found = []
+    start = 0
+    while start < len(text):
+        kind = kind_of(text[start])
+        end = start + 1
+        contraction = next((c for c in CONTRACTIONS if text.startswith(c, start)), None)
+        if contraction is not None:
+            end = start + len(contraction)
+        elif kind != "number":
+            while end < len(text) and kind_of(text[end]) == kind:
+                end += 1
+        if kind != "space":
+            found.append(text[start:end])
+        start = end
+    return found
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -69,9 +98,12 @@ class Tokenizer:
         self.begin, self.end = vocab[BEGIN], vocab[END]
 
     def clean(self, text: str) -> str:
-        """Given: Unicode normal form C, one blank for any white space, lower case."""
-        text = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", text))
-        return "".join(character.lower() for character in text)
+        """Given: the text in Unicode's normal form C, where "é" is always one character, and in lower case.
+
+        Each character is made lower case by itself, as transformers' CLIPTokenizer does it: "ΣΟΦΌΣ".lower() would give
+        the last sigma another form, "ς", because it ends a word.
+        """
+        return "".join(character.lower() for character in unicodedata.normalize("NFC", text))
 
     def bpe(self, word: str) -> list[str]:
         """Exercise 6.1: split one word into the tokens of the vocabulary, by byte-pair encoding.
@@ -94,7 +126,7 @@ class Tokenizer:
         """Exercise 6.2: a text of any length to the ids of its tokens, without begin and end marks.
 
         Cut the text at the marks (MARK.split(text)); a part that is itself a mark, BEGIN or END, is a single token.
-        Clean every other part (self.clean), find its words (WORD.findall), spell each word's UTF-8 bytes in the byte
+        Clean every other part (self.clean), cut it into words (words), spell each word's UTF-8 bytes in the byte
         alphabet (self.alphabet: byte -> character), split it (self.bpe), and look the tokens up (self.vocab). A token
         that the vocabulary lacks becomes self.end.
 
@@ -129,6 +161,18 @@ class Tokenizer:
         spelled = "".join(token_of[int(i)] for i in ids if int(i) not in (self.begin, self.end))
         words = spelled.replace("</w>", " ")
         return b"".join(b" " if c == " " else bytes([byte_of[c]]) for c in words).decode("utf-8", "replace").strip()
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Given: the sizes of the text encoder; the defaults are those of Stable Diffusion 1.5."""
+
+    vocab_size: int = 49408
+    width: int = 768
+    hidden_width: int = 3072
+    num_layers: int = 12
+    num_heads: int = 12
+    max_length: int = 77  # tokens in every prompt, begin and end marks included
 
 
 def quick_gelu(x: Tensor) -> Tensor:

@@ -13,15 +13,32 @@ Sources: Kingma and Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312
 Rombach et al., 2022, arXiv:2112.10752, sections 3.1 and 4.1, appendix G (the scaling of the latents).
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
-
-from course.config import VAEConfig
 
 from .stage01_group_norm import GroupNorm
 from .stage02_residual import ResidualBlock, silu
 from .stage03_attention import PixelAttention
 from .stage04_upsample import Downsample, Upsample
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Given: the sizes of the VAE; the defaults are those of Stable Diffusion 1.5."""
+
+    image_channels: int = 3
+    latent_channels: int = 4
+    channels: tuple[int, ...] = (128, 256, 512, 512)  # one entry per level, from the picture down to the latents
+    blocks_per_level: int = 2  # residual blocks in each encoder level; a decoder level has one more
+    num_groups: int = 32
+    scaling_factor: float = 0.18215  # latents are multiplied by it, so that their variance is about one
+
+    @property
+    def factor(self) -> int:
+        """Given: how many pixels (in each direction) one latent stands for: 8 with four levels."""
+        return 2 ** (len(self.channels) - 1)
 
 
 class Middle(nn.Module):

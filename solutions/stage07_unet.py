@@ -14,11 +14,10 @@ Rombach et al., 2022, arXiv:2112.10752, section 3.3; Vaswani et al., 2017, arXiv
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-from course.config import UNetConfig
 
 from .stage01_group_norm import GroupNorm
 from .stage02_residual import ResidualBlock, silu
@@ -26,6 +25,25 @@ from .stage03_attention import SpatialTransformer
 from .stage04_upsample import Downsample, Upsample
 
 EPS = 1e-5  # of every group norm in the U-Net but those inside the spatial transformers
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Given: the sizes of the U-Net; the defaults are those of Stable Diffusion 1.5."""
+
+    in_channels: int = 4
+    out_channels: int = 4
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry per level
+    attention: tuple[bool, ...] = (True, True, True, False)  # which levels have a spatial transformer after each block
+    blocks_per_level: int = 2  # residual blocks in each level on the way down; a level on the way up has one more
+    num_heads: int = 8
+    context_channels: int = 768  # width of the text encoder
+    num_groups: int = 32
+
+    @property
+    def factor(self) -> int:
+        """Given: height and width of the latents must be multiples of this: every level but the last one halves them."""
+        return 2 ** (len(self.channels) - 1)
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000.0) -> Tensor:

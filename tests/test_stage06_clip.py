@@ -237,7 +237,7 @@ def test_a_word(stage):
 
 @tokenize
 def test_words(stage):
-    check_tokens(stage, "a red house on a green hill", hint="WORD.findall gives the words; blanks are no tokens.")
+    check_tokens(stage, "a red house on a green hill", hint="words(self.clean(part)) gives the words; spaces are no tokens.")
 
 
 @tokenize
@@ -262,19 +262,19 @@ def test_white_space(stage, text):
 @tokenize
 @pytest.mark.parametrize("text", ["cat,", "house!!!", "(masterpiece:1.2)", "a.b", "-- a --", "f/1.8"])
 def test_punctuation_is_a_word_of_its_own(stage, text):
-    check_tokens(stage, text, hint="let WORD find the words; splitting at blanks leaves the comma at the cat.")
+    check_tokens(stage, text, hint="let `words` cut the text; splitting at spaces leaves the comma at the cat.")
 
 
 @tokenize
 @pytest.mark.parametrize("text", ["4k", "1999", "35mm", "a1b2"])
 def test_every_digit_is_a_word_of_its_own(stage, text):
-    check_tokens(stage, text, hint="WORD takes digits one by one.")
+    check_tokens(stage, text, hint="`words` takes digits one by one.")
 
 
 @tokenize
 @pytest.mark.parametrize("text", ["it's", "don't we're they've i'm she'll he'd", "IT'S", "'sun", "rock'n'roll", "''s"])
 def test_contractions(stage, text):
-    check_tokens(stage, text, hint="WORD cuts 's, 't, 're, 've, 'm, 'll and 'd off.")
+    check_tokens(stage, text, hint="`words` cuts 's, 't, 're, 've, 'm, 'll and 'd off.")
 
 
 @tokenize
@@ -286,7 +286,7 @@ def test_letters_beyond_ascii_are_spelled_in_bytes(stage, text):
 @tokenize
 @pytest.mark.parametrize("text", ["Ⅻ", "½²", "٣٤"])
 def test_digits_beyond_ascii(stage, text):
-    check_tokens(stage, text, hint="WORD knows them: each is a word of its own.")
+    check_tokens(stage, text, hint="`words` knows them: each is a word of its own.")
 
 
 @tokenize
@@ -298,7 +298,7 @@ def test_emoji_are_spelled_in_bytes(stage, text):
 @tokenize
 @pytest.mark.parametrize("text", ["a\x1cb", "a\u200bb", "\ufeffa", "a\x00b"])
 def test_what_cannot_be_seen_need_not_be_white_space(stage, text):
-    check_tokens(stage, text, hint="leave it to self.clean and WORD to say what is white space; str.split differs.")
+    check_tokens(stage, text, hint="leave it to `words` to say what is white space; str.split differs.")
 
 
 @tokenize

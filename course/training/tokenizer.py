@@ -14,7 +14,7 @@ from pathlib import Path
 
 from course.training.captions import all_words
 from course.training.loop import whole_file
-from solutions.stage06_clip import BEGIN, END, WORD, Tokenizer, byte_alphabet
+from solutions.stage06_clip import BEGIN, END, Tokenizer, byte_alphabet, words
 
 LARGEST = 1024  # tokens; the words here do not give many more
 CAPTION_WEIGHT = 10000  # how often a word of the captions counts; a common word counts as often as words follow it
@@ -50,7 +50,7 @@ def count_words() -> Counter[str]:
     """How often each word counts: the captions' words first, common words behind them."""
     counts = Counter({word: len(COMMON_WORDS) - i for i, word in enumerate(COMMON_WORDS)})
     for phrase in all_words():
-        counts.update({word: CAPTION_WEIGHT for word in WORD.findall(phrase.lower())})
+        counts.update({word: CAPTION_WEIGHT for word in words(phrase.lower())})
     return counts
 
 

@@ -118,27 +118,27 @@ MISTAKES = [
     ),
     Mistake(
         "text-not-cleaned",
-        "WORD.findall(self.clean(part))",
-        "WORD.findall(part)",
+        "words(self.clean(part))",
+        "words(part)",
         "the text is not cleaned. The vocabulary knows lower case only.",
     ),
     Mistake(
         "text-only-lowered",
-        "WORD.findall(self.clean(part))",
-        "WORD.findall(part.lower())",
+        "words(self.clean(part))",
+        "words(part.lower())",
         "the text is lowered but not cleaned. An accent can be written in two ways; clean makes them one.",
     ),
     Mistake(
         "split-at-blanks",
-        "WORD.findall(self.clean(part))",
+        "words(self.clean(part))",
         "self.clean(part).split()",
-        "the text is split at blanks. Punctuation, digits and contractions are words of their own, see WORD.",
+        "the text is split at blanks. Punctuation, digits and contractions are words of their own: see `words`.",
     ),
     Mistake(
         "letters-and-digits-together",
-        "WORD.findall(self.clean(part))",
-        'regex.findall(r"\\w+|[^\\w\\s]+", self.clean(part))',
-        "letters and digits make a word together. WORD takes every digit alone.",
+        "words(self.clean(part))",
+        're.findall(r"\\w+|[^\\w\\s]+", self.clean(part))',
+        "letters and digits make a word together. Every digit is a word of its own: see `words`.",
     ),
     Mistake(
         "no-byte-alphabet",
@@ -184,8 +184,8 @@ MISTAKES = [
     ),
     Mistake(
         "bpe-over-the-whole-text",
-        'for word in WORD.findall(self.clean(part)):',
-        'for word in ["".join(WORD.findall(self.clean(part)))] if self.clean(part).strip() else []:',
+        'for word in words(self.clean(part)):',
+        'for word in ["".join(words(self.clean(part)))] if self.clean(part).strip() else []:',
         "all words are split together as one. Each word ends with its own `</w>`.",
     ),
     Mistake(
