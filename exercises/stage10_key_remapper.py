@@ -99,10 +99,10 @@ VAE_RESIDUAL = {
 
 VAE_ATTENTION = {
     r"norm": r"norm",
-    r"q\b": r"attention.to_q",
-    r"k\b": r"attention.to_k",
-    r"v\b": r"attention.to_v",
-    r"proj_out": r"attention.to_out",
+    r"q\b": r"to_q",
+    r"k\b": r"to_k",
+    r"v\b": r"to_v",
+    r"proj_out": r"to_out",
 }
 
 

@@ -242,7 +242,7 @@ def test_residual_blocks_of_the_middle(stage, half):
 def test_attention_of_the_middle(stage, half):
     check_vae(
         stage, rf"{half}\.middle\.attention",
-        "norm stays beside the attention; weights of q, k, v and proj_out lose their last two dimensions of size 1.",
+        "q, k, v and proj_out are to_q, to_k, to_v and to_out; their weights lose the last two dimensions, of size 1.",
     )
 
 

@@ -66,7 +66,7 @@ MISTAKES = [
         """\
             best = min(zip(symbols, symbols[1:]), key=lambda pair: self.rank.get(pair, math.inf))
 """,
-        "pairs are merged until one symbol is left. It ends when the list knows none of the pairs.",
+        "pairs are merged until one symbol is left. Merging ends when none of the pairs is in the list.",
     ),
     Mistake(
         "one-merge-only",
@@ -120,7 +120,7 @@ MISTAKES = [
         "text-not-cleaned",
         "words(self.clean(part))",
         "words(part)",
-        "the text is not cleaned. The vocabulary knows lower case only.",
+        "the text is not cleaned. The merge list was learned from cleaned text.",
     ),
     Mistake(
         "text-only-lowered",
@@ -144,7 +144,7 @@ MISTAKES = [
         "no-byte-alphabet",
         'spelled = "".join(self.alphabet[byte] for byte in word.encode("utf-8"))',
         "spelled = word",
-        "words are not spelled in the byte alphabet. Accents and emoji are no characters of the vocabulary.",
+        "words are not spelled in the byte alphabet. Its characters stand for bytes, and é is two bytes in UTF-8.",
     ),
     Mistake(
         "characters-in-place-of-bytes",
@@ -156,13 +156,13 @@ MISTAKES = [
         "latin-1",
         'word.encode("utf-8")',
         'word.encode("latin-1", "replace")',
-        "the words are encoded as Latin-1. It is UTF-8.",
+        "the words are encoded as Latin-1. The byte alphabet spells UTF-8.",
     ),
     Mistake(
         "utf-16",
         'word.encode("utf-8")',
         'word.encode("utf-16-le")',
-        "the words are encoded as UTF-16. It is UTF-8.",
+        "the words are encoded as UTF-16. UTF-8 is meant.",
     ),
     Mistake(
         "unknown-tokens-left-out",
@@ -297,7 +297,7 @@ MISTAKES = [
         "mask-transposed",
         "-math.inf).triu(diagonal=1)",
         "-math.inf).tril(diagonal=-1)",
-        "a token may look only at itself and at what follows. It reads from left to right.",
+        "a token may look only at itself and at what follows. It looks at itself and at what stands before it.",
     ),
     Mistake(
         "mask-of-zeros",
@@ -327,7 +327,7 @@ MISTAKES = [
         "mask-of-large-numbers",
         "torch.full((length, length), -math.inf)",
         "torch.full((length, length), -10000.0)",
-        "the mask is -10000 rather than -inf.",
+        "the mask is -10000 where it should be -inf.",
     ),
     Mistake(
         "exact-gelu",

@@ -172,14 +172,14 @@ MISTAKES = [
     ),
     Mistake(
         "queries-and-keys-exchanged",
-        'r"q\\b": r"attention.to_q",\n    r"k\\b": r"attention.to_k"',
-        'r"q\\b": r"attention.to_k",\n    r"k\\b": r"attention.to_q"',
+        'r"q\\b": r"to_q",\n    r"k\\b": r"to_k"',
+        'r"q\\b": r"to_k",\n    r"k\\b": r"to_q"',
         "queries and keys of the VAE's attention change places.",
     ),
     Mistake(
         "keys-and-values-exchanged",
-        'r"k\\b": r"attention.to_k",\n    r"v\\b": r"attention.to_v"',
-        'r"k\\b": r"attention.to_v",\n    r"v\\b": r"attention.to_k"',
+        'r"k\\b": r"to_k",\n    r"v\\b": r"to_v"',
+        'r"k\\b": r"to_v",\n    r"v\\b": r"to_k"',
         "keys and values of the VAE's attention change places.",
     ),
     Mistake(
