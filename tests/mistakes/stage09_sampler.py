@@ -2,6 +2,10 @@
 
 from mistakes import Mistake
 
+UNKNOWN = """\
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}")
+"""
 GUIDANCE = "return unconditional + scale * (conditional - unconditional)"
 I2I_NOISE = "latents = model.schedule.add_noise(original, noise, torch.full((len(noise),), timesteps[0]))"
 
@@ -10,8 +14,8 @@ MISTAKES = [
         "guidance-from-the-conditional",
         GUIDANCE,
         "return conditional + scale * (conditional - unconditional)",
-        "guidance starts from the prompt's answer. It starts from the other one, so scale 1 gives the prompt's own "
-        "answer.",
+        "guidance starts from the prediction for the prompt. It starts from the other one, so that scale 1 gives the "
+        "prediction for the prompt.",
     ),
     Mistake(
         "guidance-backwards",
@@ -23,13 +27,13 @@ MISTAKES = [
         "guidance-arguments-exchanged",
         GUIDANCE,
         "return conditional + scale * (unconditional - conditional)",
-        "the two answers change places in the formula. The scale then leads away from the prompt.",
+        "the two predictions change places in the formula. The scale then leads away from the prompt.",
     ),
     Mistake(
         "guidance-without-start",
         GUIDANCE,
         "return scale * (conditional - unconditional)",
-        "only the exaggerated difference is left. It is added to the unconditional answer.",
+        "only the scaled difference is left. It is added to the unconditional prediction.",
     ),
     Mistake(
         "guidance-without-scale",
@@ -41,8 +45,8 @@ MISTAKES = [
         "guidance-scale-off-by-one",
         GUIDANCE,
         "return unconditional + (scale + 1.0) * (conditional - unconditional)",
-        "the scale counts from the prompt's own answer. The paper writes it that way; here 1 is the model's own "
-        "opinion.",
+        "the scale counts from the prediction for the prompt. The paper's w does that; here that prediction has scale "
+        "1.",
         like=("guidance-from-the-conditional",),
     ),
     Mistake(
@@ -64,32 +68,32 @@ MISTAKES = [
         "answers-exchanged",
         "unconditional, conditional = noise.chunk(2)",
         "conditional, unconditional = noise.chunk(2)",
-        "the two halves of the answer change places. The first half belongs to the negative prompt.",
+        "the two halves of the result change places. The first half belongs to the negative prompt.",
         like=("halves-exchanged",),
     ),
     Mistake(
         "answers-cut-along-the-channels",
         "unconditional, conditional = noise.chunk(2)",
         "unconditional, conditional = (half.repeat(2, 2, 1, 1)[: len(latents)] for half in noise.chunk(2, dim=1))",
-        "the answer is cut along the channels. The two halves are stacked along the batch.",
+        "the result is cut along the channels. The two halves are stacked along the batch.",
     ),
     Mistake(
         "answers-interleaved",
         "unconditional, conditional = noise.chunk(2)",
         "unconditional, conditional = noise[::2], noise[1::2]",
-        "the answers are taken alternately. The first half of the batch belongs to the negative prompts.",
+        "the predictions are taken alternately. The first half of the batch belongs to the negative prompts.",
     ),
     Mistake(
         "same-context-twice",
         "torch.cat([negative_context, context]) if guided",
         "torch.cat([context, context]) if guided",
-        "the negative prompt is not used: both questions are about the prompt.",
+        "the negative prompt is not used: both predictions are for the prompt.",
     ),
     Mistake(
         "negative-context-of-zeros",
         "torch.cat([negative_context, context]) if guided",
         "torch.cat([torch.zeros_like(context), context]) if guided",
-        "the unconditional question has a context of zeros. It has the negative prompt, which may be the empty one.",
+        "the unconditional prediction has a context of zeros. It has the negative prompt's, which may be the empty text.",
     ),
     Mistake(
         "context-subtracted",
@@ -101,7 +105,7 @@ MISTAKES = [
         "guidance-without-negative-context",
         "guided = negative_context is not None",
         "guided = False",
-        "the U-Net is asked once only. With a negative_context there are two questions.",
+        "the U-Net predicts for the context only. With a negative_context there are two predictions.",
     ),
     Mistake(
         "guidance-scale-fixed",
@@ -150,7 +154,7 @@ MISTAKES = [
         unconditional = unet(latents.to(context.dtype), timesteps, negative_context).to(latents.dtype)
         conditional = noise
 """,
-        "the U-Net is called twice. The result is the same, but one call with both questions in a batch is faster.",
+        "the U-Net is called twice. The result is the same, but one call with both in a batch is faster.",
     ),
     Mistake(
         "next-timestep-is-one-less",
@@ -271,15 +275,37 @@ MISTAKES = [
     ),
     Mistake(
         "unknown-sampler-is-ddim",
+        UNKNOWN,
         """\
-        else:
-            raise ValueError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}")
-""",
-        """\
-        else:
-            latents = ddim_step(schedule, latents, noise, timestep, next_timestep)
+    if sampler not in SAMPLERS:
+        sampler = "ddim"
 """,
         "an unknown sampler is taken for DDIM. It is an error, a ValueError.",
+    ),
+    Mistake(
+        "unknown-sampler-takes-no-steps",
+        UNKNOWN,
+        "",
+        "an unknown sampler is not noticed, and the latents stay as they are. It is an error, a ValueError.",
+    ),
+    Mistake(
+        "unknown-sampler-noticed-late",
+        UNKNOWN,
+        """\
+    predict_noise(model.unet, latents, timesteps[0], context, negative_context, guidance_scale)
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}")
+""",
+        "an unknown sampler is noticed after the U-Net has run. On a large model that is a minute too late: look first.",
+    ),
+    Mistake(
+        "samplers-not-named",
+        UNKNOWN,
+        """\
+    if sampler not in SAMPLERS:
+        raise ValueError(f"unknown sampler {sampler!r}")
+""",
+        "the error does not name the samplers that there are.",
     ),
     Mistake(
         "after-step-ignored",
