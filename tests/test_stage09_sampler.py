@@ -1,5 +1,6 @@
 """Stage 9 with stand-ins that write down how they were asked, and against the pipelines of diffusers."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -435,9 +436,24 @@ def test_unknown_sampler(stage, make, sampler):
         try:
             return len(list(module.denoise(make(module), NOISE, [501, 1], CONTEXT, sampler=sampler)))
         except ValueError as error:
-            return "ValueError that names it" if sampler in str(error) else f"ValueError: {error}"
+            named = all(name in str(error) for name in (sampler, *SAMPLERS))
+            return "ValueError that names it and all samplers" if named else f"ValueError: {error}"
 
-    check(stage, run, "ValueError that names it", f"denoise(..., sampler={sampler!r})")
+    check(stage, run, "ValueError that names it and all samplers", f"denoise(..., sampler={sampler!r})")
+
+
+@loop
+def test_an_unknown_sampler_is_noticed_before_the_unet_runs(stage, make):
+    def run(module):
+        model = make(module)
+        with contextlib.suppress(ValueError):
+            next(iter(module.denoise(model, NOISE, TIMESTEPS["ddim"], CONTEXT, sampler="dimm")), None)
+        return len(model.unet.calls)
+
+    check(
+        stage, run, 0, "how often denoise(..., sampler='dimm') asks the U-Net",
+        hint="compare the sampler with SAMPLERS before the first step: on a large model a step takes long.",
+    )
 
 
 @loop

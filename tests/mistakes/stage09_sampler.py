@@ -296,7 +296,8 @@ MISTAKES = [
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}")
 """,
-        "an unknown sampler is noticed after the U-Net has run. On a large model that is a minute too late: look first.",
+        "an unknown sampler is noticed only after the U-Net has run. Look before the first step: on a large model each "
+        "one takes long.",
     ),
     Mistake(
         "samplers-not-named",

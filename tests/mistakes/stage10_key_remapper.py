@@ -39,7 +39,7 @@ MISTAKES = [
                 raise ValueError(f"the checkpoint has no EMA weights: {average} (for {name}) is missing")
 """,
         "                continue\n",
-        "a missing average is passed over in silence. Half-averaged weights make no picture: it is a ValueError.",
+        "a missing average is ignored. Averaged and raw weights must not be mixed: it is a ValueError.",
     ),
     Mistake(
         "missing-average-is-a-key-error",
@@ -366,20 +366,19 @@ MISTAKES = [
         "missing-tensors-ignored",
         'problems = [f"missing {name}" for name in wanted if name not in state_dict]',
         "problems = []",
-        "a parameter without a tensor is passed over in silence. It keeps its random numbers, and the pictures are "
-        "mush.",
+        "a parameter without a tensor is ignored. It keeps its random numbers, and the pictures are bad.",
     ),
     Mistake(
         "unexpected-tensors-ignored",
         '    problems += [f"unexpected {name}" for name in state_dict if name not in wanted]\n',
         "    state_dict = {name: tensor for name, tensor in state_dict.items() if name in wanted}\n",
-        "a tensor without a parameter is passed over in silence. It may be a weight under a wrong name.",
+        "a tensor without a parameter is ignored. It may be a weight under a wrong name.",
     ),
     Mistake(
         "nothing-checked",
         "    if problems:\n",
         "    state_dict = {name: tensor for name, tensor in state_dict.items() if name in wanted}\n    if False:\n",
-        "what does not fit is passed over in silence, as with strict=False.",
+        "what does not fit is ignored, as with strict=False.",
     ),
     Mistake(
         "shapes-not-checked",

@@ -11,7 +11,7 @@ def denoise(
     after_step=None,
 ):
     if sampler not in SAMPLERS:
-        raise ValueError(f"unknown sampler {sampler}")
+        raise ValueError(f"unknown sampler {sampler}: there are {SAMPLERS}")
     memory = (None, None)
     steppers = {
         "ddim": lambda *here: ddim_step(*here),
