@@ -164,7 +164,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Exercise 3.5: self-attention, cross-attention and a feed-forward network, each adding a correction to its input.
+    """Exercise 3.5: the transformer block: self-attention, cross-attention, feed-forward network, each a correction.
 
         x = x + self_attention(norm1(x))
         x = x + cross_attention(norm2(x), context)
@@ -177,9 +177,7 @@ class TransformerBlock(nn.Module):
     """
 
     def __init__(self, channels: int, num_heads: int, context_channels: int):
-        raise NotImplementedError(
-            "exercise 3.5: self-attention, cross-attention and a feed-forward network, each adding a correction to its input"
-        )
+        raise NotImplementedError("exercise 3.5: the transformer block")
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """
@@ -190,9 +188,7 @@ class TransformerBlock(nn.Module):
         Returns:
             (batch, tokens, channels).
         """
-        raise NotImplementedError(
-            "exercise 3.5: self-attention, cross-attention and a feed-forward network, each adding a correction to its input"
-        )
+        raise NotImplementedError("exercise 3.5: the transformer block")
 
 
 class SpatialTransformer(nn.Module):

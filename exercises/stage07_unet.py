@@ -42,7 +42,7 @@ class UNetConfig:
 
     @property
     def factor(self) -> int:
-        """Given: height and width of the latents must be multiples of this: every level but the last one halves them."""
+        """Given: height and width of the latents must be multiples of this: all levels but the last halve them."""
         return 2 ** (len(self.channels) - 1)
 
 

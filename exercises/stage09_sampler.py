@@ -29,6 +29,23 @@ from .stage08_scheduler import NoiseSchedule, ddim_step, ddpm_step, dpm_solver_2
 SAMPLERS = ("ddim", "ddpm", "euler", "dpm++2m")
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Given: how a picture is drawn.
+
+    Attributes:
+        num_steps: how many timesteps are visited (all of them, before image-to-image leaves some out).
+        guidance_scale: 1 means no guidance.
+        sampler: one of SAMPLERS.
+        generator: source of DDPM's noise, on the CPU; None: torch's own.
+    """
+
+    num_steps: int = 50
+    guidance_scale: float = 7.5
+    sampler: str = "ddim"
+    generator: torch.Generator | None = None
+
+
 @dataclass
 class StableDiffusion:
     """Given: the parts of the pipeline."""
@@ -64,7 +81,7 @@ def classifier_free_guidance(unconditional: Tensor, conditional: Tensor, scale: 
         guided = unconditional + scale * (conditional - unconditional)
 
     Scale 0 ignores the prompt, 1 is the prediction for the prompt as it is, and 7.5 is what Stable Diffusion is usually
-    run with. The paper counts from the prediction for the prompt: its w is scale - 1.
+    run with. The paper's w is scale - 1, so its w = 0 is the prediction for the prompt.
 
     Args:
         unconditional: the noise predicted for the negative prompt (or none), (batch, channels, height, width).
@@ -89,8 +106,8 @@ def predict_noise(
     """Exercise 9.2: the noise that the U-Net predicts, with guidance.
 
     Without a negative_context: the prediction for the context. With one: the predictions for both, combined by
-    classifier_free_guidance. Both go through the U-Net in one batch, the unconditional half first; that is faster than
-    two calls. The U-Net takes latents in the dtype of the context and one timestep per sample.
+    classifier_free_guidance. Both go through the U-Net in one batch, the unconditional half first; on a GPU that is
+    faster than two calls. The U-Net takes latents in the dtype of the context and one timestep per sample.
 
     Args:
         unet: the U-Net.
@@ -106,9 +123,10 @@ def predict_noise(
     raise NotImplementedError("exercise 9.2: the noise that the U-Net predicts, with guidance")
 
 
-def timesteps_for(schedule: NoiseSchedule, sampler: str, num_steps: int) -> list[int]:
+def timesteps_for(schedule: NoiseSchedule, sampling: Sampling) -> list[int]:
     """Given: the timesteps that a sampler visits: DPM-Solver++ divides the schedule into one interval more."""
-    return schedule.inference_timesteps(num_steps, num_steps + 1 if sampler == "dpm++2m" else None)
+    intervals = sampling.num_steps + 1 if sampling.sampler == "dpm++2m" else sampling.num_steps
+    return schedule.inference_timesteps(sampling.num_steps, intervals)
 
 
 @torch.no_grad()
@@ -118,9 +136,7 @@ def denoise(
     timesteps: Sequence[int],
     context: Tensor,
     negative_context: Tensor | None = None,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
-    generator: torch.Generator | None = None,
+    sampling: Sampling = Sampling(),
     after_step: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Iterator[Step]:
     """Exercise 9.3: from noisy latents to clean ones, reporting every step.
@@ -128,15 +144,14 @@ def denoise(
     First of all, raise a ValueError for an unknown sampler. Then for each timestep: predict the noise, guess the
     original (schedule.predict_original), take one step of the sampler towards the next timestep of the list (after the
     last one: -1), let after_step change the result if there is an after_step, and yield a Step. DDPM needs fresh noise
-    in every step: draw_noise(latents, generator). DPM-Solver++ needs timestep and original of the step before.
+    in every step: draw_noise(latents, sampling.generator). DPM-Solver++ needs timestep and original of the step before.
 
     Args:
         model: its unet and its schedule are used.
         latents: (batch, channels, height, width), float32, noisy as at timesteps[0].
         timesteps: falling.
-        context, negative_context, guidance_scale: as for predict_noise.
-        sampler: one of SAMPLERS.
-        generator: source of DDPM's noise, on the CPU.
+        context, negative_context: as for predict_noise.
+        sampling: its guidance_scale, sampler and generator are used; the steps are those of `timesteps`.
         after_step: called with the new latents and the next timestep; what it returns takes the latents' place.
 
     Yields:
@@ -159,7 +174,7 @@ def draw_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
 def contexts_for(
     model: StableDiffusion, prompts: Sequence[str], negative_prompts: Sequence[str], guidance_scale: float
 ) -> tuple[Tensor, Tensor | None]:
-    """Given: contexts of the prompts and of the negative prompts; None for the latter at scale 1, which ignores them."""
+    """Given: contexts of the prompts and of the negative prompts; for the latter None at scale 1, where they cancel."""
     context = encode_prompts(model, prompts)
     return context, None if guidance_scale == 1.0 else encode_prompts(model, negative_prompts)
 
@@ -178,10 +193,7 @@ def text_to_image(
     prompts: Sequence[str],
     negative_prompts: Sequence[str],
     noise: Tensor,
-    num_steps: int = 50,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
-    generator: torch.Generator | None = None,
+    sampling: Sampling = Sampling(),
     on_step: Callable[[Step], None] | None = None,
 ) -> Tensor:
     """Exercise 9.4: from prompts and noise to pictures.
@@ -192,10 +204,7 @@ def text_to_image(
         model: the pipeline's parts.
         prompts, negative_prompts: one of each per picture; "" for no negative prompt.
         noise: (batch, latent channels, height / 8, width / 8), float32, standard normal.
-        num_steps: how many steps.
-        guidance_scale: 1 means no guidance.
-        sampler: one of SAMPLERS.
-        generator: source of DDPM's noise.
+        sampling: how to draw.
         on_step: called with each Step.
 
     Returns:
@@ -212,17 +221,14 @@ def image_to_image(
     negative_prompts: Sequence[str],
     noise: Tensor,
     strength: float = 0.8,
-    num_steps: int = 50,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
-    generator: torch.Generator | None = None,
+    sampling: Sampling = Sampling(),
     on_step: Callable[[Step], None] | None = None,
     encoder_noise: Tensor | None = None,
 ) -> Tensor:
     """Exercise 9.5: from pictures and prompts to new pictures.
 
-    Encode the pictures, leave out the timesteps before schedule.start_index(num_steps, strength), add noise to the
-    latents as at the first timestep that is left, and go on as in text_to_image.
+    Encode the pictures, leave out the timesteps before schedule.start_index(sampling.num_steps, strength), add noise to
+    the latents as at the first timestep that is left, and go on as in text_to_image.
 
     Args:
         images: (batch, 3, height, width), float32, in [-1, 1].
@@ -246,10 +252,7 @@ def inpaint(
     negative_prompts: Sequence[str],
     noise: Tensor,
     strength: float = 1.0,
-    num_steps: int = 50,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
-    generator: torch.Generator | None = None,
+    sampling: Sampling = Sampling(),
     on_step: Callable[[Step], None] | None = None,
     encoder_noise: Tensor | None = None,
 ) -> Tensor:

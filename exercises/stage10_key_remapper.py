@@ -119,8 +119,8 @@ def remap_vae(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         decoder.up.I.upsample.conv                      decoder.levels.(last - I).resize.conv
         encoder.mid.block_1, attn_1, block_2            encoder.middle.residual1, attention, residual2 (decoder too)
 
-    Inside of a block, VAE_RESIDUAL and VAE_ATTENTION give the names. CompVis numbers the decoder's levels beginning with
-    the highest resolution, so the one that runs first has the highest number; ours are numbered in the order in which
+    Inside of a block, VAE_RESIDUAL and VAE_ATTENTION give the names. CompVis numbers the decoder's levels from the
+    highest resolution on, so the one that runs first has the highest number; ours are numbered in the order in which
     they run.
     The attention's q, k, v and proj_out are 1x1 convolutions in the file, of shape (C, C, 1, 1), and linear layers,
     (C, C), in ours.

@@ -191,7 +191,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Exercise 3.5: self-attention, cross-attention and a feed-forward network, each adding a correction to its input.
+    """Exercise 3.5: the transformer block: self-attention, cross-attention, feed-forward network, each a correction.
 
         x = x + self_attention(norm1(x))
         x = x + cross_attention(norm2(x), context)

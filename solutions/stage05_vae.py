@@ -9,8 +9,8 @@ logarithm of its variance. The decoder is trained on samples from these distribu
 that lie close together to similar pictures, and small errors of the U-Net stay small in the picture.
 
 Both halves are stacks of residual blocks at several resolutions (four in Stable Diffusion), with one attention block in
-the middle, at the lowest resolution, where there are few enough pixels for each to look at every other. The shapes below
-are those of four levels; with another number, config.factor takes the place of 8.
+the middle, at the lowest resolution, where there are few enough pixels for each to look at every other. The shapes
+below are those of four levels; with another number, config.factor takes the place of 8.
 
 Sources: Kingma and Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114, section 2.4 (the
 reparametrisation trick); Rombach et al., 2022, arXiv:2112.10752, sections 3.1 and 4.1, appendix G (the scaling of the

@@ -40,14 +40,14 @@ from solutions.stage05_vae import VAE, VAEConfig, tensor_to_images
 from solutions.stage06_clip import BEGIN, END, CLIPConfig, CLIPTextEncoder, Tokenizer
 from solutions.stage07_unet import UNet, UNetConfig
 from solutions.stage08_scheduler import NoiseSchedule
-from solutions.stage09_sampler import StableDiffusion, text_to_image
+from solutions.stage09_sampler import Sampling, StableDiffusion, text_to_image
 
 tokenizer = Tokenizer({"a</w>": 0, BEGIN: 1, END: 2}, [])
 text_encoder = CLIPTextEncoder(CLIPConfig(vocab_size=3, width=8, hidden_width=8, num_layers=1, num_heads=2))
 unet = UNet(UNetConfig(channels=(8, 8), attention=(True, False), num_heads=2, context_channels=8, num_groups=4))
 vae = VAE(VAEConfig(channels=(8, 8, 8, 8), blocks_per_level=1, num_groups=4))
 model = StableDiffusion(tokenizer, text_encoder, unet, vae, NoiseSchedule())
-picture = text_to_image(model, ["a"], [""], torch.randn(1, 4, 4, 6), num_steps=2)
+picture = text_to_image(model, ["a"], [""], torch.randn(1, 4, 4, 6), Sampling(num_steps=2))
 print(tuple(tensor_to_images(picture).shape))
 """
 

@@ -237,7 +237,8 @@ def test_a_word(stage):
 
 @tokenize
 def test_words(stage):
-    check_tokens(stage, "a red house on a green hill", hint="words(self.clean(part)) gives the words; spaces are no tokens.")
+    hint = "words(self.clean(part)) gives the words; spaces are no tokens."
+    check_tokens(stage, "a red house on a green hill", hint=hint)
 
 
 @tokenize
@@ -248,7 +249,7 @@ def test_nothing_at_all(stage, text):
 
 @tokenize
 def test_capital_letters(stage):
-    check_tokens(stage, "A Red HOUSE", hint="self.clean makes them small.")
+    check_tokens(stage, "A Red HOUSE", hint="self.clean makes them lower case.")
 
 
 @tokenize
@@ -312,7 +313,7 @@ def test_accents_may_be_characters_of_their_own(stage, text):
 @tokenize
 @pytest.mark.parametrize("text", ["ΣΟΦΌΣ", "İstanbul", "ẞ STRASSE", "ǅ", "'ſ", "K", "ͅ"])
 def test_odd_capital_letters(stage, text):
-    check_tokens(stage, text, hint="self.clean makes every character small by itself.")
+    check_tokens(stage, text, hint="self.clean makes every character lower case by itself.")
 
 
 @tokenize

@@ -433,7 +433,7 @@ MISTAKES = [
         "levels-in-half-precision",
         "(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) + 1.0)",
         "(tensor + 1.0)",
-        "half precision is converted in half precision. It has too few digits for 256 levels.",
+        "float16 and bfloat16 are not converted to float32 first. Their rounding changes some of the levels.",
     ),
     Mistake(
         "levels-as-floats",

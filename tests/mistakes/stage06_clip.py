@@ -132,7 +132,7 @@ MISTAKES = [
         "split-at-blanks",
         "words(self.clean(part))",
         "self.clean(part).split()",
-        "the text is split at blanks. Punctuation, digits and contractions are words of their own: see `words`.",
+        "the text is split at white space. Punctuation, digits and contractions are words of their own: see `words`.",
     ),
     Mistake(
         "letters-and-digits-together",
@@ -150,7 +150,7 @@ MISTAKES = [
         "characters-in-place-of-bytes",
         'self.alphabet[byte] for byte in word.encode("utf-8")',
         "self.alphabet.get(ord(c), c) for c in word",
-        "the alphabet is asked for characters. It has one entry per byte; a character outside of ASCII is several.",
+        "the alphabet is looked up with characters. It has one entry per byte; a character outside of ASCII is several.",
     ),
     Mistake(
         "latin-1",
@@ -505,7 +505,7 @@ MISTAKES = [
             padding = ((tokens == end).cumsum(dim=1) > 1)[:, None, None, :]
             x = layer(x, mask.masked_fill(padding, -math.inf) + torch.where(padding, -math.inf, 0.0).to(x.dtype))
 """,
-        "the padding is masked. Stable Diffusion was trained with the padding in view.",
+        "the padding is masked. Stable Diffusion was trained without masking it.",
     ),
     Mistake(
         "final-norm-forgotten",

@@ -143,7 +143,7 @@ MISTAKES = [
         "variance-exploding",
         "return signal * original + sigma * noise",
         "return original + sigma / signal * noise",
-        "noise is added to the unscaled picture. The picture is multiplied by sqrt(abar), so that the variance stays at one.",
+        "noise is added to the unscaled picture. The picture is multiplied by sqrt(abar): the noise takes its place.",
     ),
     Mistake(
         "per-step-alpha",
@@ -179,8 +179,8 @@ MISTAKES = [
         "roots-in-the-dtype-of-the-latents",
         "sigma = torch.sqrt(1.0 - abar).to(device=original.device, dtype=original.dtype)",
         "sigma = torch.sqrt(1.0 - abar.to(device=original.device, dtype=original.dtype))",
-        "abar is converted before 1 - abar is taken. Near abar = 1 that difference has no digits left in half "
-        "precision.",
+        "abar is converted before 1 - abar is taken. Near abar = 1, rounding it to half precision makes that "
+        "difference wrong.",
     ),
     Mistake(
         "guess-adds-the-noise",

@@ -112,19 +112,19 @@ MISTAKES = [
         "encoder-levels-reversed",
         'f"encoder.levels.{found[1]}.residuals.{found[2]}."',
         'f"encoder.levels.{last - int(found[1])}.residuals.{found[2]}."',
-        "the encoder's levels are turned round too. Only the decoder's are.",
+        "the encoder's levels are reversed too. Only the decoder's are.",
     ),
     Mistake(
         "encoder-downsamples-reversed",
         'f"encoder.levels.{found[1]}.resize.{found[2]}"',
         'f"encoder.levels.{last - int(found[1])}.resize.{found[2]}"',
-        "the encoder's downsampling convolutions are turned round. Only the decoder's levels are.",
+        "the encoder's downsampling convolutions are reversed. Only the decoder's levels are.",
     ),
     Mistake(
         "decoder-blocks-reversed",
         'f"decoder.levels.{last - int(found[1])}.residuals.{found[2]}."',
         'f"decoder.levels.{last - int(found[1])}.residuals.{2 - int(found[2])}."',
-        "the blocks of each decoder level are turned round. Only the levels are.",
+        "the blocks of each decoder level are reversed. Only the levels are.",
     ),
     Mistake(
         "encoder-and-decoder-middles-exchanged",
@@ -317,7 +317,7 @@ MISTAKES = [
         'int(found[2]) - (side == "down"), period)\n            '
         'last = max(int(m[1]) for key in state_dict if (m := re.match(r"output_blocks\\.(\\d+)", key))) // period\n'
         '            level = last - level if side == "up" else level',
-        "the U-Net's levels on the way up are turned round. Both CompVis and we number them in the order in which "
+        "the U-Net's levels on the way up are reversed. Both CompVis and we number them in the order in which "
         "they run.",
     ),
     Mistake(
