@@ -44,8 +44,10 @@ def load_ours(options, device, dtype) -> Callable:
     model = build(blocks, opened, device, dtype)
     speed_up(model, device, dtype, options.compile)
 
+    sampling = blocks[9].Sampling(options.steps, options.scale, options.sampler)
+
     def draw(noise):
-        return blocks[9].text_to_image(model, [PROMPT], [""], noise, options.steps, options.scale, options.sampler)
+        return blocks[9].text_to_image(model, [PROMPT], [""], noise, sampling)
 
     return draw
 

@@ -1,6 +1,6 @@
 """The sizes of the three models.
 
-Each dataclass below describes one model; its defaults are those of Stable Diffusion 1.5. The JSON file beside a
+Stages 5, 6 and 7 define one dataclass each; the defaults are those of Stable Diffusion 1.5. The JSON file beside a
 checkpoint (`config.json`) holds the same names under "vae", "clip" and "unet" and needs to name only what differs.
 """
 
@@ -10,47 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-
-@dataclass(frozen=True)
-class VAEConfig:
-    image_channels: int = 3
-    latent_channels: int = 4
-    channels: tuple[int, ...] = (128, 256, 512, 512)  # one entry per level, from the picture down to the latents
-    blocks_per_level: int = 2  # residual blocks in each encoder level; a decoder level has one more
-    num_groups: int = 32
-    scaling_factor: float = 0.18215  # latents are multiplied by it, so that their variance is about one
-
-    @property
-    def factor(self) -> int:
-        """How many pixels (in each direction) one latent stands for: 8 with four levels."""
-        return 2 ** (len(self.channels) - 1)
-
-
-@dataclass(frozen=True)
-class CLIPConfig:
-    vocab_size: int = 49408
-    width: int = 768
-    hidden_width: int = 3072
-    num_layers: int = 12
-    num_heads: int = 12
-    max_length: int = 77  # tokens in every prompt, begin and end marks included
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    in_channels: int = 4
-    out_channels: int = 4
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry per level
-    attention: tuple[bool, ...] = (True, True, True, False)  # which levels have a spatial transformer after each block
-    blocks_per_level: int = 2  # residual blocks in each level on the way down; a level on the way up has one more
-    num_heads: int = 8
-    context_channels: int = 768  # width of the text encoder
-    num_groups: int = 32
-
-    @property
-    def factor(self) -> int:
-        """Height and width of the latents must be multiples of this: the U-Net halves them once per level but the last."""
-        return 2 ** (len(self.channels) - 1)
+from solutions.stage05_vae import VAEConfig
+from solutions.stage06_clip import CLIPConfig
+from solutions.stage07_unet import UNetConfig
 
 
 @dataclass(frozen=True)
@@ -120,7 +82,7 @@ def _read(cls, data: Any):
 
 
 def tiny_config(vocab_size: int = 1024) -> ModelConfig:
-    """The shipped model: Stable Diffusion 1's shape at a hundredth of its width, for 128x128 pictures."""
+    """The shipped model: Stable Diffusion 1 with about a hundredth of the parameters, for 128x128 pictures."""
     return ModelConfig(
         vae=VAEConfig(channels=(16, 32, 64, 128), blocks_per_level=1, num_groups=8),
         clip=CLIPConfig(vocab_size=vocab_size, width=128, hidden_width=512, num_layers=4, num_heads=4),

@@ -18,6 +18,8 @@ def fused_functions(number: int) -> dict[str, Any]:
         return F.silu(x)
 
     def scaled_dot_product_attention(query, key, value, mask=None):
+        if query.ndim == 3 and mask is None:  # the fast kernels take (batch, heads, tokens, d) only
+            return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
     def image_to_tokens(x):

@@ -227,9 +227,8 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], images, mask, de
                 decoded = model.vae.decode(step.original.to(model.vae.post_quant_conv.weight.dtype))
                 frames.append(to_picture(decoded.float()))
 
-        common = dict(
-            num_steps=s.steps, guidance_scale=s.scale, sampler=s.sampler, generator=generator, on_step=on_step
-        )
+        sampling = sampler.Sampling(s.steps, s.scale, s.sampler, generator)
+        common = {"sampling": sampling, "on_step": on_step}
         if images is None:
             tensor = sampler.text_to_image(model, [s.prompt], [s.negative], noise, **common)
         elif mask is None:

@@ -71,10 +71,9 @@ def generate(blocks, model, prompts: list[str], size: int, options) -> Tensor:
             some = prompts[first : first + options.batch]
             seeds = range(first, first + len(some))
             noise = torch.cat([torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds])
-            images = blocks[9].text_to_image(
-                model, some, [""] * len(some), noise.to(device), options.steps, options.scale, options.sampler,
-                torch.Generator().manual_seed(first),
-            )
+            generator = torch.Generator().manual_seed(first)
+            sampling = blocks[9].Sampling(options.steps, options.scale, options.sampler, generator)
+            images = blocks[9].text_to_image(model, some, [""] * len(some), noise.to(device), sampling)
             results.append(images.clamp(-1.0, 1.0).cpu())
             bar.update(len(some))
     return torch.cat(results)

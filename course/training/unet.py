@@ -35,7 +35,7 @@ from course.training.vae import load_vae, scaling_factor
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
 from solutions.stage07_unet import UNet
 from solutions.stage08_scheduler import NoiseSchedule
-from solutions.stage09_sampler import StableDiffusion, text_to_image
+from solutions.stage09_sampler import Sampling, StableDiffusion, text_to_image
 
 CAPTION_DROPOUT = 0.1
 MAX_SNR = 5.0
@@ -214,7 +214,7 @@ class UNetPart:
         shape = (len(SHEET_PROMPTS), self.config.unet.in_channels, size, size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         none = [""] * len(SHEET_PROMPTS)
-        images = text_to_image(model, SHEET_PROMPTS, none, noise, num_steps=15, guidance_scale=4.0)
+        images = text_to_image(model, SHEET_PROMPTS, none, noise, Sampling(num_steps=15, guidance_scale=4.0))
         images = tensor_to_images(images).cpu()
         rows = [torch.cat(list(images[i : i + 4]), dim=1) for i in range(0, len(images), 4)]
         return Image.fromarray(torch.cat(rows, dim=0).numpy())

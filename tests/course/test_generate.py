@@ -759,8 +759,8 @@ HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds 
         (1, "return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)", "return x.double()"),
         (1, "return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)", "return x[:, :1]"),
         (1, "return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)", "return x.numpy()"),
-        (9, "    context, negative_context = contexts_for(model, prompts, negative_prompts, guidance_scale)\n"
-            "    timesteps = timesteps_for(model.schedule, sampler, num_steps)\n    steps = ", "    return noise\n    steps = "),
+        (9, "    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)\n"
+            "    timesteps = timesteps_for(model.schedule, sampling)\n    steps = ", "    return noise\n    steps = "),
     ],
     ids=["nothing", "float64", "another shape", "no tensor", "no picture"],
 )

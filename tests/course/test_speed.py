@@ -76,7 +76,10 @@ X = torch.randn(2, 6, 4, 5)
 FUSED = {
     "group_norm": [(X, 3), (X, 2, torch.randn(6), torch.randn(6), 1e-2)],
     "silu": [(X,)],
-    "scaled_dot_product_attention": [(X, X + 1, X - 1), (X, X + 1, X - 1, torch.randn(4, 4))],
+    "scaled_dot_product_attention": [
+        (X, X + 1, X - 1), (X, X + 1, X - 1, torch.randn(4, 4)), (X[0], X[1], X[0] - 1),
+        (X[0], X[1], X[0] - 1, torch.randn(6, 4, 4)),
+    ],
     "image_to_tokens": [(X,), (X.to(memory_format=torch.channels_last),)],
     "upsample_nearest": [(X,), (X, 3), (X.to(memory_format=torch.channels_last), 2)],
 }
@@ -97,7 +100,7 @@ def test_fused_functions_are_the_formulas():
 
 def draw(blocks, model) -> torch.Tensor:
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    return blocks[9].text_to_image(model, ["a red house"], [""], noise, 3, 4.0)
+    return blocks[9].text_to_image(model, ["a red house"], [""], noise, blocks[9].Sampling(3, 4.0))
 
 
 @packs
