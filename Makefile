@@ -8,7 +8,7 @@ PIP_ARGS ?=
 # What was given to make arrives in the environment unchanged: neither make nor the shell looks inside.
 HANDED_OVER := PROMPT NEGATIVE STEPS SCALE SEED SAMPLER WIDTH HEIGHT COUNT INIT STRENGTH MASK EMA CHECKPOINT DEVICE \
 	DTYPE OUT BLOCKS STAGE EXERCISE COPY ALL FILM FROM TOKENIZER COMPILE SLOW PART MINUTES PROMPTS ROUNDS WHICH \
-	REPOSITORY
+	REPOSITORY CONTINUE
 $(foreach v,$(HANDED_OVER),$(if $(filter-out undefined,$(origin $v)),$(eval override $v := $$(value $v))$(eval export $v)))
 
 ifeq ($(filter-out 0,$(NO_VENV)),)

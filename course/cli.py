@@ -35,7 +35,7 @@ Stable Diffusion from scratch, one failing test at a time.
 
 Drawing: NEGATIVE STEPS SCALE SEED SAMPLER WIDTH HEIGHT COUNT INIT STRENGTH MASK EMA CHECKPOINT TOKENIZER DEVICE DTYPE
 COMPILE FILM FROM OUT, and BLOCKS=auto, exercises or solutions; generate --help tells what they mean.
-Training: PART MINUTES OUT.
+Training: PART MINUTES OUT, and CONTINUE=checkpoints/tiny goes on from that model instead of from nothing.
 
 The first command makes .venv with pinned versions. PYTHON=python3.12 picks the interpreter, NO_VENV=1 uses it as it is,
 TORCH_INDEX=https://download.pytorch.org/whl/cpu gets the small CPU-only torch, PIP_ARGS=... goes to pip.

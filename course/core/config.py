@@ -120,7 +120,7 @@ def _read(cls, data: Any):
 
 
 def tiny_config(vocab_size: int = 1024) -> ModelConfig:
-    """The shipped model: Stable Diffusion 1's shape at a hundredth of its width, for 128x128 pictures."""
+    """The shipped model: Stable Diffusion 1's shape with a hundredth of its parameters, for 128x128 pictures."""
     return ModelConfig(
         vae=VAEConfig(channels=(16, 32, 64, 128), blocks_per_level=1, num_groups=8),
         clip=CLIPConfig(vocab_size=vocab_size, width=128, hidden_width=512, num_layers=4, num_heads=4),

@@ -28,12 +28,12 @@ def positive(kind: Callable) -> Callable:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; PART, MINUTES and OUT of the environment where it says nothing."""
+    """The command line; PART, MINUTES, OUT and CONTINUE of the environment where it says nothing."""
     number, count = positive(float), positive(int)
     parser = argparse.ArgumentParser(
         prog="python -m course train",
-        description="Trains the small Stable Diffusion from nothing: pictures, VAE, text encoder, U-Net, model file. "
-        "Ctrl-C saves; the same command goes on. Several GPUs: accelerate launch -m course.training ...; "
+        description="Trains the small Stable Diffusion from nothing, or from a model file on: pictures, VAE, "
+        "text encoder, U-Net, model file. Ctrl-C saves; the same command goes on. Several GPUs: accelerate launch -m course.training ...; "
         "several processes without a GPU: torchrun --nproc-per-node 2 -m course.training ...",
     )
     parser.add_argument("--part", default=os.environ.get("PART") or "all", help="vae, decoder, clip, unet, all (the default); "
@@ -44,6 +44,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "runs/tiny"),
                         help="folder of the run (runs/tiny)")
     parser.add_argument("--export", type=Path, help="folder for the model file and what belongs to it (OUT/model)")
+    parser.add_argument("--continue-from", type=Path, default=os.environ.get("CONTINUE") or None,
+                        help="model file (or its folder) whose weights the run begins with, instead of random ones")
     parser.add_argument("--full", action="store_true", help="with untrained: of Stable Diffusion 1.5's size (4 GB)")
     parser.add_argument("--pictures", type=count, help=f"to be drawn ({MOST_PICTURES}, fewer if time is short)")
     parser.add_argument("--batch", type=count, help="samples per step and process")
@@ -67,6 +69,7 @@ def run(options: argparse.Namespace) -> None:
     from course.training.kernels import use_fused_kernels
     from course.training.loop import Settings, make_accelerator, train
     from course.training.unet import UNetPart
+    from course.training.unpack import unpack
     from course.training.vae import DecoderPart, VAEPart
 
     if options.threads:
@@ -83,12 +86,14 @@ def run(options: argparse.Namespace) -> None:
         export(config, options.out, folder)
         return
 
-    use_fused_kernels()
     accelerator = make_accelerator()
+    use_fused_kernels(attention=accelerator.device.type != "cpu" or accelerator.mixed_precision == "no")
     minutes = options.minutes or DEFAULT_MINUTES
     count = options.pictures or min(MOST_PICTURES, max(64, int(PICTURES_PER_MINUTE * minutes)))
     with accelerator.main_process_first():
-        pictures = load_pictures(options.out, count, config.image_size, options.seed)
+        if options.continue_from:
+            unpack(options.continue_from, config, options.out)
+        pictures = load_pictures(options.out, count, config.image_size, options.seed, options.threads)
     for name in SHARES if options.part == "all" else (options.part,):
         set_seed(options.seed)  # of the first weights
         if name == "vae":
@@ -99,6 +104,8 @@ def run(options: argparse.Namespace) -> None:
             part = CLIPPart(config.clip, pictures, accelerator.device, options.batch)
         else:
             part = UNetPart(config, pictures, options.out, accelerator, options.batch)
+        if options.continue_from and not (options.out / f"{name}.state.pt").exists():
+            part.read(options.out)
         share = SHARES[name] if options.part == "all" else 1.0
         settings = Settings(options.out, minutes * share, options.steps, options.seed, options.learning_rate)
         train(part, settings, accelerator)
