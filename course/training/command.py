@@ -18,7 +18,7 @@ PICTURES_PER_MINUTE = 800  # drawing and encoding them takes time too
 @dataclass
 class TrainOptions(Options):
     epilog: ClassVar[str] = (
-        "Pictures, VAE, text encoder, U-Net, model file: all from nothing. Ctrl-C saves; the same command goes on. "
+        "Pictures, VAE, text encoder, U-Net, model file: from nothing, or from a model file on. Ctrl-C saves; the same command goes on. "
         "Several GPUs: accelerate launch -m course train ...; several processes without a GPU: "
         "torchrun --nproc-per-node 2 -m course train ..."
     )
@@ -31,6 +31,9 @@ class TrainOptions(Options):
     steps: int | None = option(None, "steps of the optimiser for each part, instead of minutes", least=1)
     out: Path = option(Path("runs/tiny"), "folder of the run")
     export: Path | None = option(None, "folder for the model file and what belongs to it (default: OUT/model)")
+    continue_: Path | None = option(
+        None, "model file, or its folder, whose weights the run begins with instead of random ones"
+    )
     full: bool = option(False, "with untrained: of Stable Diffusion 1.5's size, 4 GB")
     pictures: int | None = option(None, f"to be drawn (default {MOST_PICTURES}, fewer if time is short)", least=1)
     batch: int | None = option(None, "samples per step and process", least=1)
@@ -50,6 +53,7 @@ def run(options: TrainOptions) -> None:
     from course.training.clip import CLIPPart
     from course.training.data import load_pictures
     from course.training.unet import UNetPart
+    from course.training.unpack import unpack
     from course.training.vae import DecoderPart, VAEPart
 
     if options.threads:
@@ -66,11 +70,13 @@ def run(options: TrainOptions) -> None:
         export(config, options.out, folder)
         return
 
-    use_fused_kernels()
     accelerator = loop.make_accelerator()
+    use_fused_kernels(attention=accelerator.device.type != "cpu" or accelerator.mixed_precision == "no")
     count = options.pictures or min(MOST_PICTURES, max(64, int(PICTURES_PER_MINUTE * options.minutes)))
     with accelerator.main_process_first():
-        pictures = load_pictures(options.out, count, config.image_size, options.seed)
+        if options.continue_:
+            unpack(options.continue_, config, options.out)
+        pictures = load_pictures(options.out, count, config.image_size, options.seed, options.threads)
     for name in SHARES if options.part == "all" else (options.part,):
         set_seed(options.seed)  # of the first weights
         if name == "vae":
@@ -81,6 +87,8 @@ def run(options: TrainOptions) -> None:
             part = CLIPPart(config.clip, pictures, accelerator.device, options.batch)
         else:
             part = UNetPart(config, pictures, options.out, accelerator, options.batch)
+        if options.continue_ and not (options.out / f"{name}.state.pt").exists():
+            part.read(options.out)
         share = SHARES[name] if options.part == "all" else 1.0
         settings = loop.Settings(options.out, options.minutes * share, options.steps, options.seed, options.learning_rate)
         loop.train(part, settings, accelerator)

@@ -75,6 +75,9 @@ class Part(Protocol):
     def write(self, out: Path) -> None:
         """Writes the weights, for the parts that come after and for export."""
 
+    def read(self, out: Path) -> None:
+        """Begins with the weights that `write` has written, instead of random ones."""
+
     def check(self) -> dict[str, float]:
         """Numbers that say how good it is, measured on pictures that are not trained on."""
 
@@ -83,16 +86,24 @@ class Part(Protocol):
 
 
 def make_accelerator() -> Accelerator:
-    """bfloat16 on a GPU that has it; float32 on a CPU, where it is faster at these sizes unless the CPU has AMX.
+    """bfloat16 on a GPU or a CPU that computes in it, else float32.
 
     Where there is only a CPU that has to be said: else each of several processes would train on its own.
     """
-    bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if torch.cuda.is_available():
+        bfloat16 = torch.cuda.is_bf16_supported()
+    else:  # one thread of an AMD EPYC with AVX512-BF16: the VAE 1.5 times as fast, the U-Net 1.7 times
+        bfloat16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     only_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     return Accelerator(mixed_precision="bf16" if bfloat16 else "no", cpu=only_cpu)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The order in memory in which convolutions train fastest: channels last on a GPU, channels first on a processor."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def step_generator(seed: int, part: str, process: int, step: int) -> torch.Generator:

@@ -29,7 +29,7 @@ from course.core.config import ModelConfig
 from course.core.writing import whole_file
 from course.training.clip import load_text_encoder
 from course.training.data import Pictures
-from course.training.loop import save_weights
+from course.training.loop import load_weights, memory_format, save_weights
 from course.training.tokenizer import make_tokenizer
 from course.training.vae import load_vae, scaling_factor
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
@@ -73,12 +73,13 @@ def encode_pictures(vae: VAE, pictures: Pictures, out: Path, accelerator: Accele
     path = out / "latents.safetensors"
     digest = encoder_digest(vae)
     if not is_current(path, digest, len(pictures)) and accelerator.is_main_process:
-        vae = vae.to(accelerator.device, memory_format=torch.channels_last)
+        order = memory_format(accelerator.device)
+        vae = vae.to(accelerator.device, memory_format=order)
         moments = []
         starts = range(0, len(pictures), batch)
         for start in tqdm(starts, desc="encoding pictures", unit="batch", mininterval=1.0):
             images = torch.from_numpy(np.array(pictures.images[start : start + batch]))
-            images = images_to_tensor(images).to(accelerator.device, memory_format=torch.channels_last)
+            images = images_to_tensor(images).to(accelerator.device, memory_format=order)
             with torch.inference_mode(), accelerator.autocast():
                 moments.append(vae.quant_conv(vae.encoder(images)).to("cpu", torch.float16))
         with whole_file(path) as temporary:
@@ -134,7 +135,7 @@ class UNetPart:
         self.weights = min_snr_weights(self.schedule.alphas_cumprod).float()
         unet = UNet(config.unet)
         initialise_unet(unet)
-        self.model = unet.to(memory_format=torch.channels_last)
+        self.model = unet.to(memory_format=memory_format(self.device))
         self.average = copy.deepcopy(unet).eval().requires_grad_(False)
         self.num_averaged = 0
 
@@ -204,6 +205,10 @@ class UNetPart:
     def write(self, out: Path) -> None:
         save_weights(out / "unet.safetensors", self.model.state_dict())
         save_weights(out / "unet_ema.safetensors", self.average.state_dict())
+
+    def read(self, out: Path) -> None:
+        """The raw weights go on; their average begins with the first step."""
+        self.model.load_state_dict(load_weights(out / "unet.safetensors", made_by=self.name))
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:

@@ -21,11 +21,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
-from course.core.config import tiny_config
 from course import cli
 from course.core import workspace
-from course.core.stages import ROOT, STAGES
+from course.core.config import tiny_config
 from course.core.options import variable
+from course.core.stages import ROOT, STAGES
 from course.draw import checkpoint, generate, pictures
 from course.draw.settings import SAMPLERS, Order, Settings
 from course.training.export import write_untrained

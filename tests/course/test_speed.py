@@ -11,9 +11,9 @@ from torch import nn
 
 from course import cli
 from course.core.assemble import for_generating
+from course.core.kernels import fused_functions
 from course.core.stages import STAGES
 from course.draw.checkpoint import TINY, build, open_checkpoint
-from course.core.kernels import fused_functions
 from course.draw.speed import PackedConv2d, can_pack, check_compiler, speed_up
 from tools import bench
 
