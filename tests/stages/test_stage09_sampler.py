@@ -162,10 +162,9 @@ def test_guidance_of_single_numbers(stage, scale, wanted):
 def test_guidance(stage, scale, seed):
     unconditional, conditional = rand(2, 4, 3, 5, seed=seed), rand(2, 4, 3, 5, seed=seed + 1)
     check(
-        stage, lambda m: m.classifier_free_guidance(unconditional, conditional, scale),
+        stage, "classifier_free_guidance(unconditional, conditional, scale)",
         (1.0 - scale) * unconditional + scale * conditional,
-        f"classifier_free_guidance(unconditional, conditional, {scale:g})",
-        inputs={"unconditional": unconditional, "conditional": conditional},
+        unconditional=unconditional, conditional=conditional, scale=scale,
     )
 
 
