@@ -13,6 +13,8 @@ from course.core.writing import whole_file
 
 MAX_PIXELS = 64_000_000  # a larger file is refused before it is unpacked into memory
 SETTINGS = "settings"  # the PNG text entry that holds all settings as JSON
+PARAMETERS = "parameters"  # the one that other programs read
+SAMPLER_NAMES = {"ddim": "DDIM", "ddpm": "DDPM", "euler": "Euler", "dpm++2m": "DPM++ 2M"}  # as those programs write them
 
 
 def read_picture(path: str | Path, argument: str) -> Image.Image:
@@ -63,15 +65,64 @@ def fit(picture: Image.Image, width: int, height: int, method: Image.Resampling 
 
 
 def write_png(path: Path, picture: Image.Image, settings: dict | None = None) -> None:
-    """A PNG that remembers its settings: prompt and seed in plain text entries, all of them as JSON."""
+    """A PNG that remembers its settings: prompt and seed in plain text entries, all of them as JSON.
+
+    The entry "parameters" says what other Stable Diffusion programs can read of them.
+    """
     info = PngInfo()
     for name, value in (settings or {}).items():
         if name in ("prompt", "negative", "seed"):
             info.add_itxt(name, str(value))
     if settings:
         info.add_itxt(SETTINGS, json.dumps(settings, ensure_ascii=False))
+        info.add_text(PARAMETERS, parameters(settings, picture.size))
     with whole_file(path) as temporary:
         picture.save(temporary, "PNG", pnginfo=info)
+
+
+def parameters(settings: dict, size: tuple[int, int]) -> str:
+    """The settings in the text format of AUTOMATIC1111's web interface, which other programs read as well.
+
+    First come the lines of the prompt, then those of the negative prompt if there is one, then all else in one line. The
+    format has no way to say that a line which begins "Negative prompt:" belongs to the prompt, nor that a line begins
+    or ends with blanks: for drawing the same picture again, the entry "settings" is exact.
+
+    Args:
+        settings: of `make generate`, by name; those that are missing or None are left out.
+        size: width and height, in pixels, where the settings name none.
+    """
+    checkpoint = Path(settings.get("checkpoint") or "checkpoints/tiny")
+    generic = checkpoint.stem == "model" and checkpoint.parent.name  # of a folder, the name says more
+    sampler = settings.get("sampler")
+    values = {
+        "Steps": settings.get("steps"),
+        "Sampler": SAMPLER_NAMES.get(sampler, sampler),
+        "CFG scale": settings.get("scale"),
+        "Seed": settings.get("seed"),
+        "Size": f"{settings.get('width') or size[0]}x{settings.get('height') or size[1]}",
+        "Model": generic or checkpoint.stem,
+        "Denoising strength": strength_of(settings),
+    }
+    lines = [str(settings.get("prompt") or "")]
+    if settings.get("negative"):
+        lines.append(f"Negative prompt: {settings['negative']}")
+    lines.append(", ".join(f"{name}: {quoted(value)}" for name, value in values.items() if value is not None))
+    return "\n".join(lines)
+
+
+def quoted(value: str | int | float) -> str:
+    """A value as it stands in the line of parameters: in JSON's quotes where it would end too early without them."""
+    text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if set(',:\n"').intersection(text) else text
+
+
+def strength_of(settings: dict) -> float | None:
+    """The strength that image to image (0.8 unless given) or inpainting (1 unless given) works with; None without INIT."""
+    if settings.get("init") is None:
+        return None
+    if settings.get("strength") is not None:
+        return settings["strength"]
+    return 0.8 if settings.get("mask") is None else 1.0
 
 
 def read_settings(path: str | Path) -> dict:
