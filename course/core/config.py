@@ -6,7 +6,7 @@ checkpoint (`config.json`) holds the same names under "vae", "clip" and "unet" a
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -29,56 +29,38 @@ class ModelConfig:
     def from_json(cls, path: str | Path) -> "ModelConfig":
         """Reads a config file. ValueError, in one sentence, if it is not one."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(data, dict):
-                raise ValueError("it holds no JSON object")
-            unknown = set(data) - {f.name for f in fields(cls)}
-            if unknown:
-                raise ValueError(f"unknown entry {sorted(unknown)[0]!r}")
-            size, scale = data.get("image_size", cls.image_size), data.get("guidance_scale", cls.guidance_scale)
-            _check("image_size", size, int)
-            _check("guidance_scale", scale, float)
-            return cls(
-                vae=_read(VAEConfig, data.get("vae", {})),
-                clip=_read(CLIPConfig, data.get("clip", {})),
-                unet=_read(UNetConfig, data.get("unet", {})),
-                image_size=size,
-                guidance_scale=scale,
-            )
+            config = _read("the file", json.loads(Path(path).read_text(encoding="utf-8")), cls)
+            levels, marks = len(config.unet.channels), len(config.unet.attention)
+            if marks != levels:
+                raise ValueError(f"attention has {marks} entries and channels has {levels}")
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a model config: {error}") from None
+        return config
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
-def _check(name: str, value: Any, kind: Any) -> None:
-    """ValueError unless the value is a positive whole number, a finite one, or a tuple of several, as the kind says."""
+def _read(name: str, value: Any, kind: Any) -> Any:
+    """A value of this kind out of JSON: a dataclass, a tuple, a bool, a positive int or a finite float. Else ValueError."""
+    if is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is {value!r}, not an object")
+        kinds = get_type_hints(kind)
+        if unknown := sorted(set(value) - set(kinds)):
+            raise ValueError(f"{name} has an unknown entry {unknown[0]!r}")
+        return kind(**{entry: _read(entry, part, kinds[entry]) for entry, part in value.items()})
     if get_args(kind):
-        if not isinstance(value, (list, tuple)) or not value:
+        if not isinstance(value, list) or not value:
             raise ValueError(f"{name} is {value!r}, not a list with an entry per level")
-        for entry in value:
-            _check(name, entry, get_args(kind)[0])
-    elif kind is bool and type(value) is not bool:
+        return tuple(_read(name, entry, get_args(kind)[0]) for entry in value)
+    if kind is bool and type(value) is not bool:
         raise ValueError(f"{name} holds {value!r}, not true or false")
-    elif kind is int and (type(value) is not int or value < 1):
+    if kind is int and (type(value) is not int or value < 1):
         raise ValueError(f"{name} is {value!r}, not a positive whole number")
-    elif kind is float and (type(value) not in (int, float) or not math.isfinite(value)):
+    if kind is float and (type(value) not in (int, float) or not math.isfinite(value)):
         raise ValueError(f"{name} is {value!r}, not a number")
-
-
-def _read(cls, data: Any):
-    if not isinstance(data, dict):
-        raise ValueError(f"what it holds for {cls.__name__} is no object")
-    unknown = set(data) - {f.name for f in fields(cls)}
-    if unknown:
-        raise ValueError(f"{cls.__name__} has no entry {sorted(unknown)[0]!r}")
-    for name, value in data.items():
-        _check(name, value, get_type_hints(cls)[name])
-    config = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
-    if isinstance(config, UNetConfig) and len(config.attention) != len(config.channels):
-        raise ValueError(f"attention has {len(config.attention)} entries and channels has {len(config.channels)}")
-    return config
+    return value
 
 
 def tiny_config(vocab_size: int = 1024) -> ModelConfig:

@@ -3,14 +3,11 @@
 A checkpoint is one file in the original CompVis v1 layout, .safetensors or .ckpt, of any width. Beside it, or in a folder
 named separately, lie the tokenizer's vocab.json and merges.txt; a config.json beside it tells the sizes, and without one
 they are those of Stable Diffusion 1.5. Tensors are mapped from the file, not read into memory, until they are copied
-into a model, and what has been copied is let go at once: loading takes the memory of the models and little more. Code
-inside of a file is never run.
+into a model: loading takes the memory of the models and little more. Code inside of a file is never run.
 """
 
 import contextlib
-import ctypes
 import json
-import mmap
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from course.core.assemble import Blocks
 from course.core.config import ModelConfig
@@ -237,38 +233,6 @@ def _uninitialised(dtype: torch.dtype) -> Iterator[None]:
             setattr(nn.init, name, function)
 
 
-class _LetGo(TorchFunctionMode):
-    """While it is active, each tensor of a mapped file leaves this process's memory again when copy_ has read it.
-
-    Without it all that was read of the file stays in memory beside the models for as long as the mapping lives. Nothing
-    is lost: who reads the tensor again gets it from the file again. Other memory, and systems other than Linux, stay
-    as they are.
-    """
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.mapped: list[tuple[int, int]] = []  # where the file lies in this process's memory, in bytes
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/self/maps").read_text().splitlines():
-                area, *_, name = line.split(maxsplit=5)
-                if name == str(path.resolve()):
-                    start, end = (int(number, 16) for number in area.split("-"))
-                    self.mapped.append((start, end))
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if function == Tensor.copy_ and len(args) > 1 and isinstance(args[1], Tensor) and args[1].device.type == "cpu":
-            self.let_go(args[1].data_ptr(), args[1].nbytes)
-        return result
-
-    def let_go(self, start: int, size: int) -> None:
-        """The whole pages within these bytes."""
-        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + size) // mmap.PAGESIZE * mmap.PAGESIZE
-        if first < last and any(begin <= first and last <= end for begin, end in self.mapped):
-            madvise = ctypes.CDLL(None).madvise
-            madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), ctypes.c_int(mmap.MADV_DONTNEED))
-
-
 def build(
     blocks: Blocks,
     checkpoint: Checkpoint,
@@ -297,8 +261,7 @@ def build(
         with _uninitialised(dtype):
             model = make()
         try:
-            with _LetGo(checkpoint.path):
-                remap.load_weights(model, weights)
+            remap.load_weights(model, weights)
         except ValueError as error:
             raise ValueError(f"{short_path(checkpoint.path)}: {error}") from None
         model = model.eval().requires_grad_(False).to(device)
