@@ -1,4 +1,4 @@
-"""torch's kernels for the formulas that solutions/ write out: the same mathematics, faster, for drawing and training."""
+"""torch's kernels for the formulas that solutions/ write out: the same mathematics, but faster."""
 
 import importlib
 from typing import Any

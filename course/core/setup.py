@@ -66,6 +66,6 @@ def run_inside(arguments: list[str]) -> int:
     """Runs this command again with the interpreter of .venv, in the place of this process where that is possible."""
     command = [str(PYTHON), "-m", "course", *arguments]
     sys.stdout.flush()
-    if os.name == "nt":  # there the new process would not be waited for
-        return subprocess.run(command).returncode
-    os.execv(command[0], command)
+    if os.name != "nt":  # there the new process would not be waited for
+        os.execv(command[0], command)
+    return subprocess.run(command).returncode

@@ -113,7 +113,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
             f"{short_path(path)} is truncated or damaged ({first_line(error, 120)}); get the file again."

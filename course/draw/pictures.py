@@ -54,7 +54,7 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
 
 def _sixteen_bits(picture: Image.Image) -> Image.Image:
     """Grey levels 0 ... 65535 (or floats 0 ... 1) to 0 ... 255."""
-    low, high = picture.getextrema()
+    _, high = picture.getextrema()
     scale = 255.0 if picture.mode == "F" and high <= 1.0 else 255.0 / 65535.0 if high > 255 else 1.0
     return picture.convert("F").point(lambda level: level * scale).convert("L")
 

@@ -50,7 +50,7 @@ def count_words() -> Counter[str]:
     """How often each word counts: the captions' words first, common words behind them."""
     counts = Counter({word: len(COMMON_WORDS) - i for i, word in enumerate(COMMON_WORDS)})
     for phrase in all_words():
-        counts.update({word: CAPTION_WEIGHT for word in words(phrase.lower())})
+        counts.update(dict.fromkeys(words(phrase.lower()), CAPTION_WEIGHT))
     return counts
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from course.core.config import ModelConfig
-from course.draw.checkpoint import open_checkpoint
 from course.core.writing import whole_file
+from course.draw.checkpoint import open_checkpoint
 from course.training.loop import save_weights
 from solutions.stage10_key_remapper import remap_clip, remap_unet, remap_vae, select_ema, split_checkpoint
 

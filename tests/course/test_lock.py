@@ -29,7 +29,7 @@ def test_the_extra_all_holds_every_other():
 
 
 @pytest.mark.parametrize(
-    "pinned, problems",
+    ("pinned", "problems"),
     [
         ({"some-package": "1.5"}, []),
         ({"some-package": "2.0"}, ["Some_Package<2,>=1.2 is asked for and 2.0 is pinned."]),
@@ -80,7 +80,7 @@ def pip(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "flags, torch, constraints",
+    ("flags", "torch", "constraints"),
     [
         ([], "2.13.0", "numpy==2.4.6\ntorch==2.13.0\n"),  # tqdm's range asks for another one
         (["--upgrade"], "2.13.0", "torch==2.13.0\n"),

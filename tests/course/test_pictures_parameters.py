@@ -91,7 +91,7 @@ def test_every_sampler_has_a_name():
 
 
 @pytest.mark.parametrize(
-    "settings, strength",
+    ('settings', 'strength'),
     [
         ({}, None),
         ({"init": "in.png"}, "0.8"),
@@ -106,7 +106,7 @@ def test_the_strength_of_image_to_image(settings, strength):
 
 
 @pytest.mark.parametrize(
-    "checkpoint, model",
+    ('checkpoint', 'model'),
     [
         (None, "tiny"),
         ("checkpoints/tiny", "tiny"),

@@ -159,7 +159,7 @@ def test_a_file_that_is_not_python_is_named(run):
 
 
 @pytest.mark.parametrize(
-    "flags, words",
+    ("flags", "words"),
     [
         ([], "Which stage?"),
         (["--stage=11"], "There is no stage '11'"),
