@@ -43,9 +43,10 @@ class Command:
         return function, next(iter(get_type_hints(function).values()))
 
 
+# fmt: off
 COMMANDS = (
     Command("generate", "course.draw.generate:generate", "draw pictures, with every block that you have finished",
-            (('PROMPT="a red house on a green hill"', "draw a picture, with every block that you have finished"),)),
+            (('PROMPT="a red house on a green hill"', "a picture, with every block that you have finished"),)),
     Command("test", "course.learn.commands:test", "test what you have written, and name the next thing to do",
             (("", "tests what you have written, and names the next thing to do"),
              ("STAGE=3", "that stage alone (or STAGE=attention)"),
@@ -61,21 +62,25 @@ COMMANDS = (
              ("STAGE=3 COPY=1", "put the solution in place of your file (yours is kept as a backup)")), ANYWHERE),
     Command("reset", "course.core.workspace:reset", "put a stage's stub back in place of your file",
             (("STAGE=3", "put the stub back in place of your file (yours is kept as a backup)"),), ANYWHERE),
-    Command("doctor", "course.learn.doctor:doctor", "is everything here that is needed? What to do if not", (), IF_THERE),
+    Command("doctor", "course.learn.doctor:doctor", "is everything here that is needed? What to do if not",
+            (), IF_THERE),
     Command("check", "tools.check:check", "the repo's own tests, against solutions/",
             (("", "the repo's own tests, against solutions/ (SLOW=1: the slow ones too)"),)),
     Command("mutants", "tools.mutants:mutants", "do the tests notice every known mistake?",
             (("", "do the tests notice every known mistake? (STAGE=3: those of that stage)"),)),
     Command("mutation", "tools.mutation:mutation", "do the tests notice any small change of a solution?",
             (("", "do they notice any small change? (STAGE=3; wants one more package, which it names)"),)),
-    Command("train", "course.training.command:train", "train the small model", (("MINUTES=60", "train the small model"),)),
-    Command("evaluate", "course.training.evaluate:evaluate", "measure the small model: does it draw what it is asked for?"),
+    Command("train", "course.training.command:train", "train the small model",
+            (("MINUTES=60", "train the small model"),)),
+    Command("evaluate", "course.training.evaluate:evaluate",
+            "measure the small model: does it draw what it is asked for?"),
     Command("weights", "course.draw.weights:weights", "fetch Stable Diffusion 1.5 (4 GB)",
             (("", "fetch Stable Diffusion 1.5 (4 GB), to draw with CHECKPOINT=checkpoints/sd15/..."),)),
     Command("bench", "tools.bench:bench", "speed and memory against diffusers"),
     Command("latency", "tools.latency:latency", "how long a verdict takes, with make test and with make watch"),
     Command("stubs", "course.core.workspace:stubs", "make exercises/ anew out of solutions/", (), ANYWHERE),
 )
+# fmt: on
 LEFT = 33  # columns for what is typed, in the list of commands
 
 
@@ -92,7 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"There is no command {name!r}{meant} `make help` lists all.", file=sys.stderr)
         return 2
     try:
-        if arguments is None and setup.wanted() and (command.runs == INSIDE or (command.runs == IF_THERE and setup.is_ready())):
+        if (
+            arguments is None
+            and setup.wanted()
+            and command.runs in ([INSIDE, IF_THERE] if setup.is_ready() else [INSIDE])
+        ):
             if not setup.is_ready():
                 setup.set_up()
             return setup.run_inside([name, *rest])
@@ -132,7 +141,9 @@ def help_text() -> str:
         for arguments, does in command.examples or (("", command.does),):
             typed = f"make {command.name} {arguments}".rstrip()
             lines.append(f"  {typed:{LEFT}}{does}" if len(typed) < LEFT else f"  {typed}     {does}")
-    return "\n".join(lines) + """
+    return (
+        "\n".join(lines)
+        + """
 
 Every command has --help: python -m course generate --help. An option is a flag there and a variable for make:
 python -m course generate --steps 20 --sampler euler, make generate STEPS=20 SAMPLER=euler.
@@ -140,3 +151,4 @@ python -m course generate --steps 20 --sampler euler, make generate STEPS=20 SAM
 The first command makes .venv with pinned versions. PYTHON=python3.12 picks the interpreter, NO_VENV=1 uses it as it is,
 TORCH_INDEX=https://download.pytorch.org/whl/cpu gets the small CPU-only torch, PIP_ARGS=... goes to pip.
 Without make: python -m course generate, python -m course test --stage 3, and so on; it sets up .venv as make does."""
+    )

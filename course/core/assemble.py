@@ -88,9 +88,7 @@ class Blocks:
         return module
 
 
-def assemble(
-    sources: Mapping[int, Path], overrides: Mapping[int, str] | None = None, fused: bool = False
-) -> Blocks:
+def assemble(sources: Mapping[int, Path], overrides: Mapping[int, str] | None = None, fused: bool = False) -> Blocks:
     """One fresh package out of ten files.
 
     Args:

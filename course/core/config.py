@@ -42,7 +42,7 @@ class ModelConfig:
 
 
 def _read(name: str, value: Any, kind: Any) -> Any:
-    """A value of this kind out of JSON: a dataclass, a tuple, a bool, a positive int or a finite float. Else ValueError."""
+    """A value of this kind out of JSON: a dataclass, a tuple, a bool, a positive int, a finite float. Else ValueError."""
     if is_dataclass(kind):
         if not isinstance(value, dict):
             raise ValueError(f"{name} is {value!r}, not an object")
@@ -69,8 +69,12 @@ def tiny_config(vocab_size: int = 1024) -> ModelConfig:
         vae=VAEConfig(channels=(16, 32, 64, 128), blocks_per_level=1, num_groups=8),
         clip=CLIPConfig(vocab_size=vocab_size, width=128, hidden_width=512, num_layers=4, num_heads=4),
         unet=UNetConfig(
-            channels=(64, 96, 160), attention=(True, True, False), blocks_per_level=1, num_heads=2,
-            context_channels=128, num_groups=16,
+            channels=(64, 96, 160),
+            attention=(True, True, False),
+            blocks_per_level=1,
+            num_heads=2,
+            context_channels=128,
+            num_groups=16,
         ),
         image_size=128,
         guidance_scale=4.0,

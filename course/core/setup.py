@@ -55,7 +55,11 @@ def set_up() -> None:
     index = ["--index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pip += shlex.split(os.environ.get("PIP_ARGS", ""))
-    commands = [[sys.executable, "-m", "venv", str(VENV)], [*pip, *index, f"torch=={pins()['torch']}"], [*pip, "-r", str(LOCK)]]
+    commands = [
+        [sys.executable, "-m", "venv", str(VENV)],
+        [*pip, *index, f"torch=={pins()['torch']}"],
+        [*pip, "-r", str(LOCK)],
+    ]
     for command in commands:
         if subprocess.run(command).returncode:
             raise Refusal(f"{VENV.name} could not be set up; the lines above say why. The same command tries again.")

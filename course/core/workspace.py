@@ -61,7 +61,9 @@ def solution_beside(stage: Stage, coloured: bool = False) -> str:
     own = (_bytes(stage.exercise) or b"").decode("utf-8", errors="replace")
     changes = list(difflib.unified_diff(own.splitlines(), solution.splitlines(), theirs, ours, lineterm=""))
     if coloured:
-        changes = [f"\033[{DIFF_COLOURS[line[0]]}m{line}\033[0m" if line[0] in DIFF_COLOURS else line for line in changes]
+        changes = [
+            f"\033[{DIFF_COLOURS[line[0]]}m{line}\033[0m" if line[0] in DIFF_COLOURS else line for line in changes
+        ]
     between = [f"From {theirs} to {ours}:", ""] if changes else [f"{theirs} is the same."]
     advice = ["", f"Nothing was changed. To take it over: make solution STAGE={stage.number} COPY=1"] if changes else []
     return "\n".join([f"{ours}:", "", solution, *between, *changes, *advice])

@@ -39,9 +39,13 @@ def explain(error: BaseException, blocks) -> int:
     if in_yours:
         place = in_yours[-1]
         advice = f"`make test STAGE={yours[place.filename].number}` tells more; BLOCKS=solutions draws without it."
-    elif yours and not isinstance(error, (ValueError, OSError)) and (in_reference or not isinstance(error, RuntimeError)):
+    elif (
+        yours and not isinstance(error, (ValueError, OSError)) and (in_reference or not isinstance(error, RuntimeError))
+    ):
         place = in_reference[-1] if in_reference else frames[-1]
-        advice = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
+        advice = (
+            "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
+        )
     elif isinstance(error, (ValueError, RuntimeError, OSError)):
         print(str(error) if isinstance(error, ValueError) and str(error) else first_line(error), file=sys.stderr)
         return 2

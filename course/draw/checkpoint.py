@@ -1,8 +1,8 @@
 """Opens a Stable Diffusion 1.x checkpoint and fills the assembled blocks with it.
 
-A checkpoint is one file in the original CompVis v1 layout, .safetensors or .ckpt, of any width. Beside it, or in a folder
-named separately, lie the tokenizer's vocab.json and merges.txt; a config.json beside it tells the sizes, and without one
-they are those of Stable Diffusion 1.5. Tensors are mapped from the file, not read into memory, until they are copied
+A checkpoint is one file in the original CompVis v1 layout, .safetensors or .ckpt, of any width. Beside it, or in a
+folder named separately, lie the tokenizer's vocab.json and merges.txt; a config.json beside it tells the sizes, and
+without one they are those of Stable Diffusion 1.5. Tensors are mapped from the file, not read into memory, until they are copied
 into a model: loading takes the memory of the models and little more. Code inside of a file is never run.
 """
 
@@ -282,7 +282,7 @@ def prefers_channels_last(device: torch.device | str, dtype: torch.dtype) -> boo
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """"auto": CUDA, else Apple's MPS, else the processor. ValueError if the one asked for is not there."""
+    """ "auto": CUDA, else Apple's MPS, else the processor. ValueError if the one asked for is not there."""
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -299,7 +299,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """"auto": float16 on a GPU, float32 on a processor. ValueError for an unknown name."""
+    """ "auto": float16 on a GPU, float32 on a processor. ValueError for an unknown name."""
     if wanted == "auto":
         return torch.float32 if device.type == "cpu" else torch.float16
     if wanted not in DTYPES:

@@ -24,7 +24,7 @@ def generate(order: Order) -> int:
     """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 130 stopped. A Refusal is the caller's."""
     with stoppable():
         try:
-            # Two threads that wait for each other by spinning are slower than one; torch reads this when it is imported.
+            # Two threads that wait for each other by spinning are slower than one; torch reads this at its import.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             return run(order.settings(), order.out, order.film)
         except KeyboardInterrupt:
@@ -127,8 +127,10 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
     warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
     speed_up(model, device, dtype, settings.compile)
-    print(f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
-          f"loaded in {time.perf_counter() - started:.1f} s")
+    print(
+        f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
+        f"loaded in {time.perf_counter() - started:.1f} s"
+    )
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
@@ -245,8 +247,12 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], images, mask, de
         raise TypeError(f"the sampler gave {got}, and a tensor of {wanted} is wanted")
     if not torch.isfinite(tensor).all():
         dtype = str(model.unet.conv_in.weight.dtype).removeprefix("torch.")
-        advice = "a block or a weight of the file is wrong; try BLOCKS=solutions" if dtype == "float32" else (
-            f"the numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32, or BLOCKS=solutions"
+        advice = (
+            "a block or a weight of the file is wrong; try BLOCKS=solutions"
+            if dtype == "float32"
+            else (
+                f"the numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32 or BLOCKS=solutions"
+            )
         )
         raise Refusal(f"The picture of seed {s.seed} came out as nan: {advice}.")
     return to_picture(tensor), frames

@@ -1,4 +1,4 @@
-"""Pictures from and to files: reading what people have, writing nothing half, and remembering how a picture was made."""
+"""Pictures from and to files: reading what people have, and remembering how a picture was made."""
 
 import json
 import re
@@ -14,7 +14,12 @@ from course.core.writing import whole_file
 MAX_PIXELS = 64_000_000  # a larger file is refused before it is unpacked into memory
 SETTINGS = "settings"  # the PNG text entry that holds all settings as JSON
 PARAMETERS = "parameters"  # the one that other programs read
-SAMPLER_NAMES = {"ddim": "DDIM", "ddpm": "DDPM", "euler": "Euler", "dpm++2m": "DPM++ 2M"}  # as those programs write them
+SAMPLER_NAMES = {
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "euler": "Euler",
+    "dpm++2m": "DPM++ 2M",
+}  # as those programs write them
 
 
 def read_picture(path: str | Path, argument: str) -> Image.Image:
@@ -83,7 +88,7 @@ def write_png(path: Path, picture: Image.Image, settings: dict | None = None) ->
 def parameters(settings: dict, size: tuple[int, int]) -> str:
     """The settings in the text format of AUTOMATIC1111's web interface, which other programs read as well.
 
-    First come the lines of the prompt, then those of the negative prompt if there is one, then all else in one line. The
+    First come the lines of the prompt, then those of the negative prompt if there is one, then the rest in one line. The
     format has no way to say that a line which begins "Negative prompt:" belongs to the prompt, nor that a line begins
     or ends with blanks: for drawing the same picture again, the entry "settings" is exact.
 
@@ -117,7 +122,7 @@ def quoted(value: str | int | float) -> str:
 
 
 def strength_of(settings: dict) -> float | None:
-    """The strength that image to image (0.8 unless given) or inpainting (1 unless given) works with; None without INIT."""
+    """The strength of image to image (0.8 unless given) or inpainting (1 unless given); None without INIT."""
     if settings.get("init") is None:
         return None
     if settings.get("strength") is not None:

@@ -22,8 +22,11 @@ class Settings(Options):
     negative: str = option("", "what to keep away from", empty=True)
     steps: int = option(25, "how many times the noise is predicted", least=1, most=500)
     scale: float | None = option(
-        None, "guidance scale: 1 none; the default suits the checkpoint: 7.5 for SD 1.5, 4 for the small one",
-        least=-100, most=100, usual="7.5",
+        None,
+        "guidance scale: 1 none; the default suits the checkpoint: 7.5 for SD 1.5, 4 for the small one",
+        least=-100,
+        most=100,
+        usual="7.5",
     )
     seed: int | None = option(None, "number that picks the starting noise; by default a new one every time", least=0)
     sampler: str = option("ddim", "how noise is taken away", choices=SAMPLERS)
@@ -41,7 +44,8 @@ class Settings(Options):
     device: str = option("auto", "auto, cuda, mps or cpu")
     dtype: str = option("auto", "auto, float32, float16 or bfloat16")
     blocks: str = option(
-        "auto", "auto: your finished stages; exercises: only yours; solutions: only the reference",
+        "auto",
+        "auto: your finished stages; exercises: only yours; solutions: only the reference",
         choices=("auto", "exercises", "solutions"),
     )
     compile: bool = option(False, "compile U-Net and decoder first: minutes and memory that pay off for many pictures")

@@ -72,8 +72,10 @@ class WeightsOptions(Options):
 
 def weights(options: WeightsOptions) -> int:
     """Runs the command."""
-    print(f"Stable Diffusion 1.5 from huggingface.co/{options.repository}, under the {LICENCE} licence:\n"
-          "it lets you use and share the model, and names uses that are not allowed. Read it there before you go on.")
+    print(
+        f"Stable Diffusion 1.5 from huggingface.co/{options.repository}, under the {LICENCE} licence:\n"
+        "it lets you use and share the model, and names uses that are not allowed. Read it there before you go on."
+    )
     for name in TOKENIZER:
         fetch(name, options.out / Path(name).name, options.repository)
     model = options.out / MODELS[options.which]

@@ -139,7 +139,7 @@ def _draw_moon(canvas: Canvas, x: float, y: float, light: bool) -> None:
 
 
 def _draw_sky(canvas: Canvas, time: str, horizon: float, rng: random.Random, light: bool) -> float:
-    """Paint the sky with its sun or moon (their glow only if not `light`) and return where on the x axis that stands."""
+    """Paint the sky with its sun or moon (their glow only if not `light`) and return where on the x axis it stands."""
     canvas.gradient(0, horizon + 0.08, SKIES[time])
     light_x = rng.choice((rng.uniform(0.10, 0.2), rng.uniform(0.8, 0.9)))
     if time == "night":

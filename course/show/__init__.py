@@ -18,7 +18,9 @@ from course.draw.settings import Settings
 @dataclass
 class ShowOptions(OneStage):
     all: bool = option(False, "also the pictures that take longer")
-    out: Path | None = option(None, "PNG file for the first picture (default: outputs/show-NN-name.png); others beside it")
+    out: Path | None = option(
+        None, "PNG file for the first picture (default: outputs/show-NN-name.png); others beside it"
+    )
     blocks: str = like(Settings, "blocks", "auto")
     checkpoint: str | None = like(Settings, "checkpoint", None)
     tokenizer: str | None = like(Settings, "tokenizer", None)

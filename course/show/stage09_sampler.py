@@ -51,7 +51,12 @@ def strength(studio: Studio) -> Page:
     pictures = studio.arrays(images)
     for amount in STRENGTHS:
         result = studio.blocks[9].image_to_image(
-            studio.model, images, [prompt], [""], studio.noise(4), strength=amount,
+            studio.model,
+            images,
+            [prompt],
+            [""],
+            studio.noise(4),
+            strength=amount,
             sampling=studio.blocks[9].Sampling(studio.steps, studio.opened.config.guidance_scale),
         )
         pictures.extend(studio.arrays(result))

@@ -3,8 +3,8 @@
 A small convolutional network turns pictures into vectors, the text encoder turns captions into vectors, and in a batch
 of N of each every caption has to find its picture among the N, and every picture its caption. A batch rarely has two
 captions of the same words, so nothing would teach the network which colour belongs to which thing. Hence every caption
-of two things also comes with its colours swapped, as one more that the pictures must not choose. The picture network and
-the projections are needed for training only. With several processes each compares within its own batch.
+of two things also comes with its colours swapped, as one more that the pictures must not choose. The picture network
+and the projections are needed for training only. With several processes each compares within its own batch.
 
 Source: Radford et al., 2021, arXiv:2103.00020, section 2.3 and figure 3.
 """

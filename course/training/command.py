@@ -18,13 +18,15 @@ PICTURES_PER_MINUTE = 800  # drawing and encoding them takes time too
 @dataclass
 class TrainOptions(Options):
     epilog: ClassVar[str] = (
-        "Pictures, VAE, text encoder, U-Net, model file: from nothing, or from a model file on. Ctrl-C saves; the same command goes on. "
+        "Pictures, VAE, text encoder, U-Net, model file: from nothing, or from a model file on. "
+        "Ctrl-C saves; the same command goes on. "
         "Several GPUs: accelerate launch -m course train ...; several processes without a GPU: "
         "torchrun --nproc-per-node 2 -m course train ..."
     )
 
     part: str = option(
-        "all", "what to train (default all); export: only write the model file; untrained: one with random weights",
+        "all",
+        "what to train (default all); export: only write the model file; untrained: one with random weights",
         choices=(*SHARES, "all", "export", "untrained"),
     )
     minutes: float = option(60.0, "wall time for the part (all: for all of them together)", above=0)
@@ -90,7 +92,9 @@ def run(options: TrainOptions) -> None:
         if options.continue_ and not (options.out / f"{name}.state.pt").exists():
             part.read(options.out)
         share = SHARES[name] if options.part == "all" else 1.0
-        settings = loop.Settings(options.out, options.minutes * share, options.steps, options.seed, options.learning_rate)
+        settings = loop.Settings(
+            options.out, options.minutes * share, options.steps, options.seed, options.learning_rate
+        )
         loop.train(part, settings, accelerator)
     if options.part in ("all", "unet") and accelerator.is_main_process:
         from course.training.export import export

@@ -89,7 +89,9 @@ def generate(blocks, model, prompts: list[str], size: int, options) -> Tensor:
         for first in range(0, len(prompts), options.batch):
             some = prompts[first : first + options.batch]
             seeds = range(first, first + len(some))
-            noise = torch.cat([torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds])
+            noise = torch.cat(
+                [torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds]
+            )
             generator = torch.Generator().manual_seed(first)
             sampling = blocks[9].Sampling(options.steps, options.scale, options.sampler, generator)
             images = blocks[9].text_to_image(model, some, [""] * len(some), noise.to(device), sampling)
@@ -182,7 +184,7 @@ def psnr(model, images: Tensor) -> float:
 
 @torch.no_grad()
 def retrieval(model, folder: Path, rng: random.Random, size: int, rounds: int = 8, among: int = 64) -> float | None:
-    """How often a fresh caption's own picture is the nearest of `among`; None without the training's picture encoder."""
+    """How often a fresh caption's own picture is the nearest of `among`; None without the picture encoder."""
     from safetensors.torch import load_file
 
     from course.training.clip import PICTURE_SIZE, ContrastiveModel
@@ -259,7 +261,8 @@ def measure(options: EvaluateOptions) -> dict:
             "drawn": share_of_pairs(half_judge, pair_images, pair_scenes),
         },
         "suns and moons": {
-            "illustrator": lights(finder, illustrated, all_scenes), "drawn": lights(finder, all_images, all_scenes)
+            "illustrator": lights(finder, illustrated, all_scenes),
+            "drawn": lights(finder, all_images, all_scenes),
         },
         "sharpness": {
             "through the VAE": gradient_energy(reconstruct(model, fresh_images)) / gradient_energy(fresh_images),
@@ -298,7 +301,9 @@ def report(figures: dict) -> str:
     lines += ["", f"exactly one sun or moon by day and at night: {drawn['one']:.1%} (illustrator: {usual['one']:.1%})"]
     lines.append(f"more than one, at any time: {drawn['more']:.1%} (illustrator: {usual['more']:.1%})")
     sharpness, distance = figures["sharpness"], figures["fréchet distance"]
-    lines.append(f"sharpness (illustrator: 1): {sharpness['drawn']:.2f}, through the VAE {sharpness['through the VAE']:.2f}")
+    lines.append(
+        f"sharpness (illustrator: 1): {sharpness['drawn']:.2f}, through the VAE {sharpness['through the VAE']:.2f}"
+    )
     lines.append(
         f"Fréchet distance: {distance['drawn']:.3f}, illustrator against himself {distance['illustrator']:.3f}, "
         f"through the VAE {distance['through the VAE']:.3f}"

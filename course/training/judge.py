@@ -1,7 +1,7 @@
 """An independent eye: a small network that reads object, colour, ground and time of day off a picture.
 
-It is trained on the illustrator's own pictures and has never seen one of the diffusion model's. A part of what it sees is
-blurred, so that soft edges alone do not confuse it.
+It is trained on the illustrator's own pictures and has never seen one of the diffusion model's. A part of what it sees
+is blurred, so that soft edges alone do not confuse it.
 
 A second one reads halves of pictures: of two things the first stands in the left half and the second in the right one.
 It also knows halves in which no thing stands, or but a part of one.
@@ -40,8 +40,10 @@ class Judge(nn.Module):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(channels[-1] * (shape[0] // 16) * (shape[1] // 16), len(values))
-             for name, values in attributes.items()}
+            {
+                name: nn.Linear(channels[-1] * (shape[0] // 16) * (shape[1] // 16), len(values))
+                for name, values in attributes.items()
+            }
         )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -78,7 +80,7 @@ def draw_single(rng: random.Random, held_out: bool, size: int) -> tuple[Scene, n
 
 
 def train_judge(seed: int = 0, pictures: int = 5000, epochs: int = 5, batch: int = 50) -> Judge:
-    """A judge trained from nothing, on seen and held-out combinations in equal parts; one or two minutes on a processor."""
+    """A judge trained from nothing, on seen and held-out combinations in equal parts; one or two minutes on a CPU."""
     rng = random.Random(f"judge {seed}")
     drawn = [draw_single(rng, held_out=i % 2 == 1, size=SIZE) for i in tqdm(range(pictures), "drawing for the judge")]
     labels = truth([scene for scene, _ in drawn])
@@ -87,7 +89,7 @@ def train_judge(seed: int = 0, pictures: int = 5000, epochs: int = 5, batch: int
 
 
 def halves(images: Tensor) -> Tensor:
-    """(batch, 3, height, width) -> (2 * batch, 3, height, width / 2): the left half of each picture, then the right one."""
+    """(batch, 3, height, width) -> (2 * batch, 3, height, width / 2): left halves, then right ones."""
     return torch.stack(images.chunk(2, dim=3), dim=1).flatten(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Counts suns and moons: a small network marks the pixels that belong to one, and marked pixels that touch are one light.
+"""Counts suns and moons: a small network marks the pixels of one, and marked pixels that touch are one light.
 
 It is trained on the illustrator's pictures. Which of their pixels are the light's is known exactly: those that differ
 when the same picture is drawn without it. The network sees but a neighbourhood of each pixel, so it finds a second sun
@@ -61,7 +61,7 @@ def count_blobs(mask: Tensor, smallest: int) -> Tensor:
 
 
 def draw_with_mask(scene: Scene, seed: str, light: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """A picture, (64, 64, 3) uint8, and which of its pixels are the sun's or moon's, (64, 64) bool: none if not `light`."""
+    """A picture, (64, 64, 3) uint8, and which pixels are the sun's or moon's, (64, 64) bool: none if not `light`."""
     lit, dark = (np.asarray(draw_scene(scene, random.Random(seed), SIZE, one)) for one in (True, False))
     picture = lit if light else dark
     return picture, np.abs(picture.astype(int) - dark).max(axis=2) > 8

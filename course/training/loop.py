@@ -102,7 +102,7 @@ def make_accelerator() -> Accelerator:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """The order in memory in which convolutions train fastest: channels last on a GPU, channels first on a processor."""
+    """The order in memory in which convolutions train fastest: channels last on a GPU, first on a processor."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
@@ -263,9 +263,7 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
     interval = 0.5 if sys.stderr.isatty() else 20.0
     with (
         stop_signals() as stop,
-        tqdm(
-            total=1.0, desc=part.name, bar_format=bar_format, disable=quiet, miniters=0, mininterval=interval
-        ) as bar,
+        tqdm(total=1.0, desc=part.name, bar_format=bar_format, disable=quiet, miniters=0, mininterval=interval) as bar,
     ):
         while True:
             progress, stopped = same_everywhere(accelerator, clock.progress, bool(stop))
@@ -293,8 +291,10 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
                     shown[name] = smooth * shown.get(name, value) + (1 - smooth) * value
             minutes, seconds = divmod(int(clock.left(first_step)), 60)
             bar.set_postfix_str(
-                f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-                + f"  {minutes}:{seconds:02d} left", refresh=False,
+                f"step {step}  "
+                + "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+                + f"  {minutes}:{seconds:02d} left",
+                refresh=False,
             )
             bar.update(min(clock.progress, 1.0) - bar.n)
             if time.monotonic() - last_save > settings.save_seconds:

@@ -158,9 +158,7 @@ class UNetPart:
         chosen = pictures.num_checked + torch.randint(pictures.num_trained, (batch,), generator=generator)
         which = torch.randint(len(pictures.captions[0]), (batch,), generator=generator).tolist()
         dropped = (torch.rand(batch, generator=generator) < CAPTION_DROPOUT).tolist()
-        captions = [
-            "" if drop else pictures.captions[i][k] for i, k, drop in zip(chosen.tolist(), which, dropped)
-        ]
+        captions = ["" if drop else pictures.captions[i][k] for i, k, drop in zip(chosen.tolist(), which, dropped)]
         timesteps = stratified_timesteps(batch, self.schedule.num_train_timesteps, generator)
         noisy, noise = self.noisy_examples(chosen, timesteps, generator)
         predicted = model(noisy, timesteps.to(self.device), self.contexts(captions)).float()

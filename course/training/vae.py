@@ -2,8 +2,8 @@
 
 The loss asks for the right colours (L1 and L2), for the right edges (L1 between the gradients, which is what keeps
 outlines crisp), for the right shapes (L1 at a quarter of the size), and with a light hand for latents that look like
-standard normal noise (the KL divergence). Afterwards the decoder alone is trained further: latents stay what they are, so
-that this can be done, or done again, at any time, even when a U-Net has been trained on them.
+standard normal noise (the KL divergence). Afterwards the decoder alone is trained further: latents stay what they are,
+so that this can be done, or done again, at any time, even when a U-Net has been trained on them.
 
 Sources: Kingma and Welling, 2013, arXiv:1312.6114, appendix B (the KL term); Rombach et al., 2022, arXiv:2112.10752,
 appendix G (a KL weight far below 1, latents rescaled afterwards). There is no adversarial loss here: flat drawings have
@@ -172,7 +172,9 @@ class DecoderPart(VAEPart):
     learning_rate = 1e-3
     crop_share = 0.5
 
-    def __init__(self, config: VAEConfig, pictures: Pictures, out: Path, device: torch.device, batch: int | None = None):
+    def __init__(
+        self, config: VAEConfig, pictures: Pictures, out: Path, device: torch.device, batch: int | None = None
+    ):
         super().__init__(config, pictures, device, batch)
         vae = self.model.vae
         vae.load_state_dict(load_weights(out / "vae.safetensors", made_by="vae"))
