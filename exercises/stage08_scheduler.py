@@ -20,9 +20,9 @@ the last guess, follows behind them. `next_timestep` is the one to arrive at, sm
 clean picture. The schedule is kept on the CPU in float64: it is read one number at a time.
 
 Sources: Ho et al., "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239, equations 4, 6, 7 and 15; Song
-et al., "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502, equations 12 and 16; Karras et al.,
-"Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364, algorithm 1; Lu et al.,
-"DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2.
+et al., "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502, equations 12 and 16, section 4.2 and appendix D.2
+(fewer timesteps); Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022,
+arXiv:2206.00364, algorithm 1; Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2.
 """
 
 import math
