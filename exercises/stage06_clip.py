@@ -6,10 +6,10 @@ be *seen*. Stable Diffusion uses it without training it further. It takes not on
 vector of every token, so that cross-attention can find "red" and "house" separately.
 
 First the tokenizer. Byte-pair encoding writes a word as single bytes, so that any text can be written, and then merges
-pairs of neighbouring symbols. The merge list was learned from a large text, where the most frequent pair was merged
-first, and so on: common words become one token, rare ones several. `</w>` marks the end of a word, so that "car" alone
-and the "car" of "carpet" are different tokens. Every prompt becomes exactly 77 ids: begin mark, tokens, end mark, and
-end marks again up to the end.
+pairs of neighbouring symbols. The merge list was learned from a large text, by merging the most frequent pair again and
+again: common words become one token, rare ones several. `</w>` marks the end of a word, so that "car" alone and the
+"car" of "carpet" are different tokens. Every prompt becomes exactly 77 ids: begin mark, tokens, end mark, and end marks
+again up to the end.
 
 Then a transformer of pre-norm layers. The causal mask lets a token see only itself and what stands before it, so the
 first end mark has seen the whole prompt. The padding is not masked: Stable Diffusion was trained that way.

@@ -3,8 +3,8 @@
 A residual block does not compute its output from scratch: it computes a correction and adds it to its input, y = x +
 f(x). The derivative of that sum is 1 + f'(x): the 1 passes the gradient on unchanged, beside what flows through f, so
 that it reaches the first layer of a deep stack. Stable Diffusion's block is pre-activated: norm, activation,
-convolution, in that order. The direct path from block to block then has no norm and no activation on it, only the
-additions, and a 1x1 convolution where the number of channels changes.
+convolution, in that order. The direct path from x to y then has no norm and no activation on it, only the addition,
+and a 1x1 convolution where the number of channels changes.
 
 In the U-Net the block also has to know how noisy its input is. The timestep arrives as a vector (stage 7), is projected
 to one number per channel, and is added at every position between the two convolutions.

@@ -1,13 +1,13 @@
 """Stage 7: the U-Net, which predicts the noise in a noisy picture.
 
-Its shape is that of the letter U. On the way down, on the left, the resolution is halved level by level, and most
-levels have more channels than the one before: what is in the picture can be told there, but only roughly where. On the
-way up, on the right, the resolution is doubled level by level. To put an edge on the right pixel, the way up needs the
-finer results of the way down. So each of them is kept (a skip), and each residual block on the way up gets one of them
-beside its own input. The two are concatenated, not added: the block's convolution then has separate weights for the
-channels of both, while of a sum it would see only the sum.
+Its shape is that of the letter U. On the way down, on the left, the resolution is halved level by level, and the number
+of channels usually grows: deep levels can tell what is in the picture, but only roughly where. On the way up, on the
+right, the resolution is doubled level by level. To put an edge on the right pixel, the way up needs the finer results
+of the way down. So each of them is kept (a skip), and each residual block on the way up gets one of them beside its own
+input. The two are concatenated, not added: the block's convolution then has separate weights for the channels of both,
+while of a sum it would see only the sum.
 
-In each level the timestep comes in through the residual blocks and the prompt through the spatial transformers.
+The timestep comes in through the residual blocks, and the prompt through the spatial transformers.
 
 Sources: Ronneberger et al., "U-Net", 2015, arXiv:1505.04597, figure 1; Ho et al., 2020, arXiv:2006.11239, appendix B;
 Rombach et al., 2022, arXiv:2112.10752, section 3.3; Vaswani et al., 2017, arXiv:1706.03762, section 3.5

@@ -12,17 +12,17 @@ again. DDIM mixes the guess with the predicted noise; DDPM adds fresh noise; Eul
 of a differential equation; DPM-Solver++(2M) also uses the guess of the step before, and needs fewer steps.
 
 Stable Diffusion's betas are squares of evenly growing numbers. These numbers, sqrt(beta_t), are the standard deviations
-of the noise that the steps add. So the early betas are smaller than evenly growing betas between the same two ends, and
-the noise comes in more slowly at first.
+of the noise that the steps add. Between the first and the last, such betas are smaller than evenly growing ones with the
+same two ends, so the noise comes in more slowly.
 
 All steppers have the same first five arguments and work on the same latents; what else a sampler needs, fresh noise or
 the last guess, follows behind them. `next_timestep` is the one to arrive at, smaller than `timestep`; -1 stands for the
 clean picture. The schedule is kept on the CPU in float64: it is read one number at a time.
 
 Sources: Ho et al., "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239, equations 4, 6, 7 and 15; Song
-et al., "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502, equations 12 and 16; Karras et al.,
-"Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364, algorithm 1; Lu et al.,
-"DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2.
+et al., "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502, equations 12 and 16, section 4.2 and appendix D.2
+(fewer timesteps); Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022,
+arXiv:2206.00364, algorithm 1; Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Stage 9: the sampler, which puts all parts together to a picture.
+"""Stage 9: the sampler, which draws pictures with all the parts together.
 
 Text to image: the prompt becomes 77 vectors, noise becomes latents step by step, latents become a picture. Image to
 image: a given picture is encoded, noise is added to its latents, and only the last steps are taken; `strength` says how
@@ -34,7 +34,7 @@ class Sampling:
     """Given: how a picture is drawn.
 
     Attributes:
-        num_steps: how many timesteps are visited (all of them, before image-to-image leaves some out).
+        num_steps: the number of steps; image-to-image at a strength below 1 takes only the last of them.
         guidance_scale: 1 means no guidance.
         sampler: one of SAMPLERS.
         generator: source of DDPM's noise, on the CPU; None: torch's own.
