@@ -42,7 +42,7 @@ class ModelConfig:
 
 
 def _read(name: str, value: Any, kind: Any) -> Any:
-    """A value of this kind out of JSON: a dataclass, a tuple, a bool, a positive int, a finite float. Else ValueError."""
+    """A value of this kind out of JSON: a dataclass, a tuple, a bool, a positive int, a finite float."""
     if is_dataclass(kind):
         if not isinstance(value, dict):
             raise ValueError(f"{name} is {value!r}, not an object")

@@ -2,8 +2,8 @@
 
 A checkpoint is one file in the original CompVis v1 layout, .safetensors or .ckpt, of any width. Beside it, or in a
 folder named separately, lie the tokenizer's vocab.json and merges.txt; a config.json beside it tells the sizes, and
-without one they are those of Stable Diffusion 1.5. Tensors are mapped from the file, not read into memory, until they are copied
-into a model: loading takes the memory of the models and little more. Code inside of a file is never run.
+without one they are those of Stable Diffusion 1.5. Tensors are mapped from the file, not read into memory, until they
+are copied into a model: loading takes the memory of the models and little more. Code inside of a file is never run.
 """
 
 import contextlib

@@ -247,12 +247,8 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], images, mask, de
         raise TypeError(f"the sampler gave {got}, and a tensor of {wanted} is wanted")
     if not torch.isfinite(tensor).all():
         dtype = str(model.unet.conv_in.weight.dtype).removeprefix("torch.")
-        advice = (
-            "a block or a weight of the file is wrong; try BLOCKS=solutions"
-            if dtype == "float32"
-            else (
-                f"the numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32 or BLOCKS=solutions"
-            )
-        )
+        advice = "a block or a weight of the file is wrong; try BLOCKS=solutions"
+        if dtype != "float32":
+            advice = f"numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32"
         raise Refusal(f"The picture of seed {s.seed} came out as nan: {advice}.")
     return to_picture(tensor), frames

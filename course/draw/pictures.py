@@ -88,8 +88,8 @@ def write_png(path: Path, picture: Image.Image, settings: dict | None = None) ->
 def parameters(settings: dict, size: tuple[int, int]) -> str:
     """The settings in the text format of AUTOMATIC1111's web interface, which other programs read as well.
 
-    First come the lines of the prompt, then those of the negative prompt if there is one, then the rest in one line. The
-    format has no way to say that a line which begins "Negative prompt:" belongs to the prompt, nor that a line begins
+    First come the lines of the prompt, then those of the negative prompt if there is one, then the rest in one line.
+    The format has no way to say that a line which begins "Negative prompt:" belongs to the prompt, nor that a line begins
     or ends with blanks: for drawing the same picture again, the entry "settings" is exact.
 
     Args:

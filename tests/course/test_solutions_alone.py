@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 
-from course.stages import SOLUTIONS, STAGES
+from course.core.stages import SOLUTIONS, STAGES
 
 # What torch itself is made of and imports.
 TORCH = {
