@@ -8,7 +8,7 @@ import argparse
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
@@ -66,8 +66,8 @@ def option(default: Any, help: str, **rule: Any) -> Any:
 
 def like(options: type["Options"], name: str, default: Any, help: str = "") -> Any:
     """The same option as another command's, with a default (and a help) of its own."""
-    rule = next(f.metadata["rule"] for f in fields(options) if f.name == name)
-    return field(default=default, metadata={"rule": Rule(**vars(rule) | ({"help": help} if help else {}))})
+    rule = options.rules()[name]
+    return field(default=default, metadata={"rule": replace(rule, help=help or rule.help)})
 
 
 class Options:
@@ -82,7 +82,7 @@ class Options:
 
     @classmethod
     def rules(cls) -> dict[str, Rule]:
-        return {f.name: f.metadata["rule"] for f in fields(cls) if "rule" in f.metadata}  # type: ignore[arg-type]
+        return {f.name: f.metadata["rule"] for f in fields(cls) if "rule" in f.metadata}  # pyrefly: ignore  # a subclass is a dataclass
 
     @classmethod
     def parse(cls, arguments: Sequence[str], command: str, description: str) -> Self:
@@ -100,7 +100,7 @@ class Options:
         )
         kinds = get_type_hints(cls)
         for name, rule in cls.rules().items():
-            flag = {"nargs": "?", "const": "1"} if _kind(kinds[name]) is bool else {}
+            flag: dict[str, Any] = {"nargs": "?", "const": "1"} if _kind(kinds[name]) is bool else {}
             text = argparse.SUPPRESS if rule.hidden else _help(rule, kinds[name], getattr(cls, name)).replace("%", "%%")
             metavar = None if flag else variable(name)
             parser.add_argument(f"--{_plain(name)}", dest=name, help=text, metavar=metavar, **flag)

@@ -130,7 +130,7 @@ def _find_bodies(source: str) -> Iterator[_Body]:
     for name, function, heading in _marked_functions(ast.parse(source), prefix="", inherited=None):
         has_docstring = ast.get_docstring(function) is not None
         if has_docstring:
-            first = function.body[0].end_lineno + 1
+            first = (function.body[0].end_lineno or 0) + 1
         else:
             first = next(line for line in ends_of_logical_lines if line >= _signature_end(function)) + 1
         indent = function.col_offset + 4
@@ -142,7 +142,7 @@ def _signature_end(function: Function) -> int:
     arguments = function.args
     parts = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     parts += [function.returns, *arguments.defaults, *arguments.kw_defaults]
-    return max([function.lineno, *(part.end_lineno for part in parts if part is not None)])
+    return max([function.lineno, *(part.end_lineno or 0 for part in parts if part is not None)])
 
 
 def _marked_functions(
@@ -162,7 +162,7 @@ def _marked_functions(
 
 def _body_end(lines: list[str], function: Function, indent: int) -> int:
     """The last line of a body, with the comments that trail it."""
-    end = function.end_lineno
+    end = function.end_lineno or 0
     for number in range(end + 1, len(lines) + 1):
         line = lines[number - 1]
         if line.startswith(" " * indent + "#"):

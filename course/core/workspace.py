@@ -46,7 +46,7 @@ def replace(stage: Stage, text: str) -> Path | None:
     """
     path, backup = stage.exercise, None
     old, new = _bytes(path), text.encode()
-    if old not in (None, new, stub(stage).encode(), _bytes(stage.solution), _git_copy(path)):
+    if old is not None and old not in (new, stub(stage).encode(), _bytes(stage.solution), _git_copy(path)):
         backup = _free_name(path)
         backup.write_bytes(old)
     with whole_file(path) as temporary:

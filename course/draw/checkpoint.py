@@ -113,7 +113,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file}, file.metadata() or {}
+            names = file.keys()  # the file itself cannot be iterated over
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
             f"{short_path(path)} is truncated or damaged ({first_line(error, 120)}); get the file again."
@@ -137,7 +138,7 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:
         names = []  # a damaged file, or one from before torch 1.6, cannot be searched; torch.load still checks it
-    harmless = [(_Inert, name) for name in names if name.split(".")[0] == "pytorch_lightning"]
+    harmless: list[Any] = [(_Inert, name) for name in names if name.split(".")[0] == "pytorch_lightning"]
     foreign = sorted(set(names) - {name for _, name in harmless})
     if foreign:
         raise ValueError(
@@ -205,9 +206,10 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]
     try:
         vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
         lines = merges_path.read_text(encoding="utf-8").splitlines()
-        merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
-        if not isinstance(vocab, dict) or any(len(pair) != 2 for pair in merges):
+        pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
+        if not isinstance(vocab, dict) or any(len(pair) != 2 for pair in pairs):
             raise ValueError("it has another layout")
+        merges = [(first, second) for first, second in pairs]
         if {type(number) for number in vocab.values()} != {int} or sorted(vocab.values()) != list(range(len(vocab))):
             raise ValueError("the numbers of the tokens are not 0, 1, 2 and so on")
         if missing := {"<|startoftext|>", "<|endoftext|>"} - set(vocab):

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
@@ -96,6 +96,7 @@ def say_whose(blocks) -> None:
 
 
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
+    import torch
 
     from course.draw import checkpoint as ckpt
     from course.draw import pictures
@@ -110,14 +111,13 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor
-    settings.width = opened.config.image_size if settings.width is None else settings.width
-    settings.height = opened.config.image_size if settings.height is None else settings.height
+    width = settings.width = opened.config.image_size if settings.width is None else settings.width
+    height = settings.height = opened.config.image_size if settings.height is None else settings.height
     settings.scale = opened.config.guidance_scale if settings.scale is None else settings.scale
-    check_size("WIDTH", settings.width, multiple)
-    check_size("HEIGHT", settings.height, multiple)
-    images, mask = read_inputs(blocks, settings)
-    if settings.seed is None:
-        settings.seed = random.SystemRandom().randrange(2**31)
+    check_size("WIDTH", width, multiple)
+    check_size("HEIGHT", height, multiple)
+    images, mask = read_inputs(blocks, settings, width, height)
+    seed = settings.seed = random.SystemRandom().randrange(2**31) if settings.seed is None else settings.seed
 
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
     model = ckpt.build(blocks, opened, device, dtype, settings.ema)
@@ -135,13 +135,13 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
     target = out
-    channels = opened.config.vae.latent_channels
+    size = (1, opened.config.vae.latent_channels, height // model.vae.factor, width // model.vae.factor)
     results = []
     for i in range(settings.count):
-        one = Settings(**asdict(settings) | {"seed": settings.seed + i, "count": 1})
+        one = replace(settings, seed=seed + i, count=1)
         started = time.perf_counter()
-        size = (1, channels, one.height // model.vae.factor, one.width // model.vae.factor)
-        picture, frames = draw_one(blocks, model, one, size, images, mask, device, film)
+        generator = torch.Generator().manual_seed(seed + i)
+        picture, frames = draw_one(blocks, model, one, size, generator, images, mask, device, film)
         seconds = time.perf_counter() - started
         target = target or pictures.free_name(ROOT / "outputs", settings.prompt)  # now: another one may draw meanwhile
         path = target if settings.count == 1 else numbered(target, i)
@@ -151,12 +151,12 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
             pictures.write_film(path.with_suffix(".gif"), frames)
             print(f"{short_path(path.with_suffix('.gif'))}  {len(frames)} frames")
         results.append(picture)
-    if len(results) > 1:
+    if target and len(results) > 1:
         pictures.write_png(target, pictures.contact_sheet(results), asdict(settings))
         print(f"{short_path(target)}  all {len(results)}")
 
 
-def read_inputs(blocks, settings: Settings):
+def read_inputs(blocks, settings: Settings, width: int, height: int):
     """INIT as a tensor in [-1, 1] and MASK as one of zeros and ones, both at the picture's size, or None."""
     import numpy
     import torch
@@ -167,7 +167,7 @@ def read_inputs(blocks, settings: Settings):
         return None, None
     init = pictures.read_picture(settings.init, "INIT")
     settings.init_sha256 = same_file("INIT", settings.init, settings.init_sha256)
-    picture = pictures.fit(init, settings.width, settings.height)
+    picture = pictures.fit(init, width, height)
     images = blocks[5].images_to_tensor(torch.from_numpy(numpy.array(picture))[None])
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images_to_tensor gave {type(images).__name__}, and a tensor is wanted")
@@ -180,10 +180,10 @@ def read_inputs(blocks, settings: Settings):
             f"MASK={settings.mask} has {mask.width}x{mask.height} pixels and INIT={settings.init} "
             f"{init.width}x{init.height}: they must have the same size."
         )
-    grey = pictures.fit(mask, settings.width, settings.height).convert("L")
+    grey = pictures.fit(mask, width, height).convert("L")
     white = (torch.from_numpy(numpy.array(grey)) > 127).float()[None, None]
     if not white.any():
-        where = " where the picture is" if mask.size != (settings.width, settings.height) else ""
+        where = " where the picture is" if mask.size != (width, height) else ""
         raise Refusal(f"MASK={settings.mask} has no white in it{where}: there is nothing to paint anew.")
     return images, white
 
@@ -205,21 +205,22 @@ def warn_if_cut(tokenizer, name: str, text: str) -> None:
         print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {tokenizer.decode(ids[room:])!r}")
 
 
-def draw_one(blocks, model, s: Settings, size: tuple[int, ...], images, mask, device, film: bool):
+def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, images, mask, device, film: bool):
     """One picture out of noise of this size, (1, channels, height, width); one frame per step if it is to be filmed."""
     import torch
     from PIL import Image
     from tqdm import tqdm
 
+    from course.draw.pictures import strength_of
+
     sampler, vae = blocks[9], blocks[5]
-    generator = torch.Generator().manual_seed(s.seed)
     noise = torch.randn(size, generator=generator).to(device)
     frames = []
 
     def to_picture(tensor: torch.Tensor) -> Image.Image:
         return Image.fromarray(vae.tensor_to_images(tensor)[0].cpu().numpy())
 
-    strength = s.strength if s.strength is not None else 1.0 if mask is not None else 0.8
+    strength = strength_of(vars(s))
     total = s.steps - model.schedule.start_index(s.steps, strength) if images is not None else s.steps
     with tqdm(total=total, desc="drawing", unit="step", leave=False, dynamic_ncols=True) as bar:
 

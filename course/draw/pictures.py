@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
@@ -59,7 +60,7 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
 
 def _sixteen_bits(picture: Image.Image) -> Image.Image:
     """Grey levels 0 ... 65535 (or floats 0 ... 1) to 0 ... 255."""
-    _, high = picture.getextrema()
+    high: Any = picture.getextrema()[1]
     scale = 255.0 if picture.mode == "F" and high <= 1.0 else 255.0 / 65535.0 if high > 255 else 1.0
     return picture.convert("F").point(lambda level: level * scale).convert("L")
 
@@ -89,8 +90,8 @@ def parameters(settings: dict, size: tuple[int, int]) -> str:
     """The settings in the text format of AUTOMATIC1111's web interface, which other programs read as well.
 
     First come the lines of the prompt, then those of the negative prompt if there is one, then the rest in one line.
-    The format has no way to say that a line which begins "Negative prompt:" belongs to the prompt, nor that a line begins
-    or ends with blanks: for drawing the same picture again, the entry "settings" is exact.
+    The format has no way to say that a line which begins "Negative prompt:" belongs to the prompt, nor that a line
+    begins or ends with blanks: for drawing the same picture again, the entry "settings" is exact.
 
     Args:
         settings: of `make generate`, by name; those that are missing or None are left out.
@@ -101,7 +102,7 @@ def parameters(settings: dict, size: tuple[int, int]) -> str:
     sampler = settings.get("sampler")
     values = {
         "Steps": settings.get("steps"),
-        "Sampler": SAMPLER_NAMES.get(sampler, sampler),
+        "Sampler": SAMPLER_NAMES.get(sampler, sampler) if sampler else None,
         "CFG scale": settings.get("scale"),
         "Seed": settings.get("seed"),
         "Size": f"{settings.get('width') or size[0]}x{settings.get('height') or size[1]}",

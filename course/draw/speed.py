@@ -53,13 +53,14 @@ class PackedConv2d(nn.Conv2d):
 
     packed: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore  # nn.Conv2d calls it `input`
         weight = self.weight if self.packed is None else self.packed
         if x.ndim != 4 or x.shape[1] != self.in_channels or x.dtype != weight.dtype:
             return super().forward(x)  # which says what is wrong with it
         arguments = (self.padding, self.stride, self.dilation, self.groups)
         if self.packed is None:
-            self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *arguments, x.shape)
+            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            self.packed = reorder(weight.to_mkldnn(), *arguments, x.shape)
             del self.weight
         return torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *arguments, "none", [], "")
 

@@ -55,13 +55,17 @@ INK = (46, 44, 62)
 
 def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
     """Blend two colours; share 0 gives the first, 1 the second."""
-    return tuple(round(a + (b - a) * share) for a, b in zip(first, second))
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second))
+    return red, green, blue
 
 
 @lru_cache(maxsize=4096)
 def _lit(colour: Rgb, light: tuple[Point, Rgb]) -> Rgb:
     factors, offsets = light
-    return tuple(min(255, int(value * factor + offset)) for value, factor, offset in zip(colour, factors, offsets))
+    red, green, blue = (
+        min(255, int(value * factor + offset)) for value, factor, offset in zip(colour, factors, offsets)
+    )
+    return red, green, blue
 
 
 def scenery_tint(colour: Rgb, time: str) -> Rgb:

@@ -47,7 +47,7 @@ def write(page: Page, notes: Sequence[str], path: Path) -> None:
     body = page.figure.get_figheight()
     height = above + body + below
     page.figure.set_figheight(height)
-    page.figure.get_layout_engine().set(rect=(0.01, below / height, 0.98, body / height))
+    page.figure.set_layout_engine("constrained", rect=(0.01, below / height, 0.98, body / height))
     page.figure.text(0.02, 1 - 0.1 / height, title, va="top", fontsize=13, fontweight="bold", color=INK)
     page.figure.text(0.02, small_height / height, caption, va="bottom", fontsize=10.5, color=INK)
     page.figure.text(0.02, 0.07 / height, small, va="bottom", fontsize=8, color="#777777")

@@ -21,7 +21,7 @@ def words(studio: Studio) -> Page:
     tokens = token_names(studio, PROMPT)
     size = studio.latent_size
     merged = torch.stack([to_size(weights, size) for weights in maps]).mean(0)  # (tokens, size, size)
-    cells = {"the picture": picture}
+    cells, share = {"the picture": picture}, ""
     for token, weights in zip([*tokens, "padding"], [*merged[: len(tokens)], merged[len(tokens) :].sum(0)]):
         share = f"{float(weights.mean()):.0%}"
         name = token if f"{token}  {share}" not in cells else f"{token} again"
@@ -119,8 +119,7 @@ def token_names(studio: Studio, prompt: str) -> list[str]:
 
 def overlay(picture: numpy.ndarray, weights: Tensor) -> numpy.ndarray:
     """A map in bright colours over the picture in grey."""
-    weights = weights.numpy()
-    heat = enlarge(colours(weights, weights.min(), weights.max(), POSITIVE), CELL, smooth=True)
+    heat = enlarge(colours(weights.numpy(), float(weights.min()), float(weights.max()), POSITIVE), CELL, smooth=True)
     grey = enlarge(picture, CELL).mean(-1, keepdims=True)
     return (0.72 * heat + 0.28 * grey).astype(numpy.uint8)
 

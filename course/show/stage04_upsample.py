@@ -63,7 +63,7 @@ def padding(studio: Studio) -> Page:
         down.conv.bias.zero_()
         numbers = torch.arange(1.0, size * size + 1).reshape(1, 1, size, size)
         seen = torch.isin(numbers[0, 0], down(numbers))
-        place.imshow(seen, cmap="Blues", vmin=-0.5, vmax=2, extent=(0, size, size, 0))
+        place.imshow(seen.numpy(), cmap="Blues", vmin=-0.5, vmax=2, extent=(0, size, size, 0))
         before, after = (0, 1) if asymmetric else (1, 1)
         padded = size + before + after
         place.add_patch(Rectangle((-before, -before), padded, padded, fill=False, linestyle="--", color="0.3"))

@@ -26,7 +26,7 @@ def prompts(studio: Studio) -> Page:
     pieces = [token_texts(studio, prompt) for prompt in PROMPTS]
     vectors = torch.stack([last_vector(studio, prompt) for prompt in PROMPTS])
     unit = vectors / vectors.norm(dim=-1, keepdim=True)
-    similarity = (unit @ unit.T).cpu()
+    similarity = (unit @ unit.T).cpu().numpy()
 
     figure = new_figure(height=4.4)
     axes = figure.subplots()
@@ -37,8 +37,8 @@ def prompts(studio: Studio) -> Page:
             value = float(similarity[i, j])
             dark = value < float(similarity.min() + 1) / 2
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    numbers = range(1, len(PROMPTS) + 1)
-    names = [" | ".join(tokens) + f"  {number:2}" for tokens, number in zip(pieces, numbers)]
+    numbers = [str(number) for number in range(1, len(PROMPTS) + 1)]
+    names = [" | ".join(tokens) + f"  {number:>2}" for tokens, number in zip(pieces, numbers)]
     axes.set_xticks(range(len(PROMPTS)), numbers, fontsize=8.5, family="monospace")
     axes.set_yticks(range(len(PROMPTS)), names, fontsize=8.5, family="monospace")
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
@@ -62,7 +62,7 @@ def order(studio: Studio) -> Page:
     names = ["begin mark", *token_texts(studio, before), "end mark", "first padding"]
     figure = new_figure(height=3.2)
     axes = figure.subplots()
-    axes.bar(range(len(names)), moved[: len(names)])
+    axes.bar(range(len(names)), moved[: len(names)].numpy())
     axes.set_xticks(range(len(names)), names, fontsize=9)
     axes.set_ylabel("relative change of the vector")
     return Page(

@@ -67,7 +67,7 @@ def switched(studio: Studio) -> Page:
 
 
 @contextmanager
-def without(studio: Studio, unet: nn.Module, part: str = "", level: int = 0) -> Iterator[None]:
+def without(studio: Studio, unet: Any, part: str = "", level: int = 0) -> Iterator[None]:
     """The U-Net with a part switched off by hooks, for as long as the block runs."""
     handles = []
     if part == "skips":

@@ -1,5 +1,7 @@
 """How noise comes in, and how many steps it takes to get it out."""
 
+from typing import Any
+
 import torch
 
 from course.show.page import Page, grid, grid_figure, new_figure
@@ -16,7 +18,8 @@ def schedule(studio: Studio) -> Page:
     scaled = stage.scaled_linear_betas()
     linear = torch.linspace(float(scaled[0]), float(scaled[-1]), len(scaled), dtype=torch.float64)
     figure = new_figure(height=4.4)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.9, 1.4])
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=[2.9, 1.4])
+    top, bottom = subfigures
     left, right = top.subplots(1, 2)
     for betas, style, name in ((scaled, "-", "even steps in sqrt(beta)"), (linear, "--", "even steps in beta")):
         left.plot(betas, style, label=name)
@@ -54,7 +57,8 @@ def steps(studio: Studio) -> Page:
     pictures = studio.decode(longest[0].original) + pictures
     moves = [float((b.original - a.original).norm() / a.original.norm()) for a, b in zip(longest, longest[1:])]
     figure = new_figure(height=3.5)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1.9, 1.5])
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=[1.9, 1.5])
+    top, bottom = subfigures
     names = [f"first guess\nof {COUNTS[-1]}"]
     names += [f"{count} step{'s' * (count > 1)}\nfrom t = {walks[count][0].timestep}" for count in COUNTS]
     grid(top.subplots(), [pictures], [], names)

@@ -47,6 +47,12 @@ ORDER = (
 Flows = Mapping[tuple[str, str], int]
 
 
+def group(pattern: str, name: str) -> str:
+    """The part of a name that says which group it belongs to."""
+    found = re.match(pattern, name)
+    return found[0] if found else name
+
+
 def names(studio: Studio) -> Page:
     """Ribbons from groups of CompVis names to groups of ours, for each of the three models."""
     remap, model = studio.blocks[10], studio.model
@@ -64,9 +70,9 @@ def names(studio: Studio) -> Page:
         count += len(pairs)
         flows: dict[tuple[str, str], int] = {}
         for old, new in pairs.items():
-            key = re.match(theirs, old)[0], re.match(ours, new)[0]
+            key = group(theirs, old), group(ours, new)
             flows[key] = flows.get(key, 0) + parts[part][old].numel()
-        order = list(dict.fromkeys(re.match(ours, name)[0] for name in network.state_dict()))
+        order = list(dict.fromkeys(group(ours, name) for name in network.state_dict()))
         ribbons(axes, flows, sorted(dict.fromkeys(key[0] for key in flows), key=running_order), order)
         millions = sum(flows.values()) / 1e6
         axes.set_title(f"{part}: {len(pairs)} tensors, {millions:.1f} million numbers", fontsize=9)

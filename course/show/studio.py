@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -23,7 +24,7 @@ class Studio:
     """Opens the checkpoint and builds the model when a picture first needs them."""
 
     blocks: Blocks
-    checkpoint: str
+    checkpoint: str | Path
     tokenizer: str | None = None
     device: str = "cpu"
     steps: int = 20  # of a generated picture

@@ -81,12 +81,13 @@ def run(options: TrainOptions) -> None:
         pictures = load_pictures(options.out, count, config.image_size, options.seed, options.threads)
     for name in SHARES if options.part == "all" else (options.part,):
         set_seed(options.seed)  # of the first weights
+        part: loop.Part
         if name == "vae":
             part = VAEPart(config.vae, pictures, accelerator.device, options.batch)
         elif name == "decoder":
             part = DecoderPart(config.vae, pictures, options.out, accelerator.device, options.batch)
         elif name == "clip":
-            part = CLIPPart(config.clip, pictures, accelerator.device, options.batch)
+            part = CLIPPart(config.clip, pictures, accelerator.device, options.batch)  # pyrefly: ignore
         else:
             part = UNetPart(config, pictures, options.out, accelerator, options.batch)
         if options.continue_ and not (options.out / f"{name}.state.pt").exists():

@@ -148,7 +148,8 @@ def fit(
                 small = F.interpolate(some, [int(side * smaller) for side in some.shape[2:]], mode="area")
                 some = F.interpolate(small, some.shape[2:], mode="bilinear")
             some = some + 0.05 * torch.randn(some.shape, generator=generator)
-            loss = sum(F.cross_entropy(scores, labels[name][chosen]) for name, scores in judge(some).items())
+            losses = [F.cross_entropy(scores, labels[name][chosen]) for name, scores in judge(some).items()]
+            loss = torch.stack(losses).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -34,7 +34,7 @@ class LightFinder(nn.Sequential):
             layers += [nn.Conv2d(before, width, 3, padding=reach, dilation=reach), nn.GroupNorm(4, width), nn.SiLU()]
             before = width
         last = nn.Conv2d(width, 1, 1)
-        nn.init.constant_(last.bias, -4.0)  # one pixel in fifty is a light's
+        nn.init.constant_(last.bias, -4.0)  # pyrefly: ignore  # one pixel in fifty is a light's
         super().__init__(*layers, last, nn.Flatten(1, 2))
 
     @torch.no_grad()

@@ -166,7 +166,7 @@ class Clock:
     """How far a training has got, as a share of its budget: of minutes if it has minutes, else of steps."""
 
     def __init__(self, settings: Settings, elapsed: float, step: int):
-        self.seconds = settings.minutes * 60.0 if settings.steps is None else None
+        self.seconds = settings.minutes * 60.0
         self.steps = settings.steps
         self.before = elapsed
         self.started = time.monotonic()
@@ -179,13 +179,13 @@ class Clock:
 
     @property
     def progress(self) -> float:
-        if self.seconds is None:
+        if self.steps is not None:
             return self.step / self.steps
         return self.elapsed / self.seconds
 
     def left(self, first_step: int) -> float:
         """Seconds that are left, estimated."""
-        if self.seconds is not None:
+        if self.steps is None:
             return max(self.seconds - self.elapsed, 0.0)
         done = self.step - first_step
         return (time.monotonic() - self.started) / done * (self.steps - self.step) if done else math.nan

@@ -59,7 +59,7 @@ def initialise_unet(unet: UNet) -> None:
             layer = getattr(module, name, None)
             if isinstance(layer, nn.Conv2d):
                 nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)  # pyrefly: ignore
 
 
 def encoder_digest(vae: VAE) -> str:
