@@ -172,22 +172,22 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    from course.learn import testing
+    from tools import check
 
     stale = run_stubs(argparse.Namespace(check=True))
-    return testing.check(options.slow) or stale
+    return check.main(options.slow) or stale
 
 
 def run_mutants(options: argparse.Namespace) -> int:
-    from course.learn import testing
+    from tools import mutants
 
-    return testing.mutants(find_stage(options.stage) if options.stage else None)
+    return mutants.main(find_stage(options.stage) if options.stage else None)
 
 
 def run_mutation(options: argparse.Namespace) -> int:
-    from course.learn import testing
+    from tools import mutation
 
-    return testing.mutants(find_stage(options.stage) if options.stage else None, "mutation")
+    return mutation.main(find_stage(options.stage) if options.stage else None)
 
 
 def run_stubs(options: argparse.Namespace) -> int:
@@ -204,9 +204,9 @@ def run_solution(options: argparse.Namespace) -> int:
     stage = chosen_stage(options)
     if options.copy:
         return put(stage, stage.solution.read_text(encoding="utf-8"), "is now the solution")
-    from course.learn import testing
+    from course.learn import board
 
-    print(workspace.solution_beside(stage, testing.fancy()))
+    print(workspace.solution_beside(stage, board.fancy()))
     return 0
 
 

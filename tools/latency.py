@@ -20,7 +20,7 @@ from pathlib import Path
 from course.core import workspace
 from course.core.stages import ROOT, STAGES, Stage
 from course.core.stubs import exercises, stub_text
-from course.learn.testing import DONE, FAILING, TO_DO, Verdict
+from course.learn.board import DONE, FAILING, TO_DO, Verdict
 from course.learn.watch import Watch, in_background, watch_files
 
 PATIENCE = 300  # seconds for one verdict
@@ -81,7 +81,7 @@ def main(only: Stage | None) -> int:
             raise RuntimeError(f"No verdict within {PATIENCE} seconds.") from None
         finally:
             stop.set()
-            watch.workshops.close()
+            watch.close()
             watching.join(timeout=2)
     return int(bool(slow))
 
@@ -90,8 +90,9 @@ def watch_stage(watch: Stopwatch, stage: Stage) -> tuple[list[float], float]:
     """Seconds for each save on the way to the whole stage, and for the last of them."""
     times = []
     with redirect_stdout(io.StringIO()):
+        watch.runner.ready.wait(PATIENCE)
         watch.settled = False
-        watch.run(stage)  # imports and compiles, which a watch does only once
+        watch.run(stage)  # compiles, which a watch does only once
         watch.wait()
         for text, wanted in saves(stage):
             times.append(watch.seconds_for(stage, text))

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from course.core.stages import STAGES, Stage, find_stage
+from course.core.stages import STAGES, Stage
 from course.feedback.mistakes import exercise_at
-from tools.warm import Outcome, Version, run_versions
+from course.learn.board import Verdict
+from tools.versions import Version, run_versions
 
 REQUIREMENT = "cosmic-ray==8.7.0"
 EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.toml")
@@ -100,32 +101,24 @@ def mutants_of(stage: Stage) -> Iterator[Mutant]:
             yield Mutant(stage, line, before.strip(), after.strip(), text)
 
 
-def main(arguments: list[str]) -> int:
-    stages = [find_stage(text) for text in arguments] or list(STAGES)
+def main(only: Stage | None) -> int:
     lines = [f"{'stage':16s}{'mutants':>10s}{'equivalent':>12s}{'noticed':>10s}{'not':>6s}"]
     total, noticed = 0, 0
-    for stage in stages:
+    for stage in [only] if only else STAGES:
         mutants = list(mutants_of(stage))
         fair = [mutant for mutant in mutants if not mutant.reason]
         versions = [Version(stage.number, mutant.text, exercise_at(stage.number, mutant.line)) for mutant in fair]
         with tqdm(total=len(fair), desc=f"{stage.number:2d} {stage.name}", unit="mutant", mininterval=2.0) as bar:
 
-            def report(index: int, outcome: Outcome) -> None:
+            def report(index: int, verdict: Verdict) -> None:
                 bar.update()
-                if not outcome.failure:
+                if verdict.failure is None:
                     bar.write(f"survives: {fair[index]}", file=sys.stdout)
 
-            outcomes = run_versions(versions, report, diagnose=False)
-        caught = sum(bool(outcome.failure) for outcome in outcomes)
+            verdicts = run_versions(versions, report, diagnose=False)
+        caught = sum(verdict.failure is not None for verdict in verdicts)
         total, noticed = total + len(fair), noticed + caught
         numbers = f"{len(mutants):10d}{len(mutants) - len(fair):12d}{caught:10d}{len(fair) - caught:6d}"
         lines.append(f"{stage.number:2d} {stage.name:13s}{numbers}")
     print("\n".join(lines), f"The tests notice {noticed / total:.1%} of {total} mutants.", sep="\n")
     return int(noticed < WANTED * total)
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
-        sys.exit(str(error))

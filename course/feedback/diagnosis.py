@@ -80,22 +80,24 @@ def remember(trial: Trial, call: str) -> None:
 
 
 def attach(error: Exception, trial: Trial, result: Result) -> Exception:
-    """Notes on an exception how it came about, for `sentences`."""
+    """Notes on an exception how it came about, for `mistakes_behind`."""
     error.trial = (trial, result)
     return error
 
 
-def sentences(error: BaseException, numbers: Sequence[str] = ()) -> list[str]:
-    """Names the mistake that gives the same result as the call that this exception is about; [] if none does.
+def mistakes_behind(error: BaseException, numbers: Sequence[str] = ()) -> list[Mistake]:
+    """The mistakes that give the same result as the call that this exception is about.
 
     Args:
         numbers: of the exercises that the test is about: mistakes in them are tried first.
     """
-    if not hasattr(error, "trial"):
-        return []
-    hints = [mistake.hint for mistake in culprits(*error.trial, numbers)][:MOST_NAMED]
+    return culprits(*error.trial, numbers)[:MOST_NAMED] if hasattr(error, "trial") else []
+
+
+def sentences(mistakes: Sequence[Mistake]) -> list[str]:
+    """Names the mistakes; [] if there are none."""
     openings = ["This is exactly what you get when", "Or when"]
-    lines = [textwrap.fill(f"{opening} {hint}", WIDTH) for opening, hint in zip(openings, hints)]
+    lines = [textwrap.fill(f"{opening} {m.hint}", WIDTH) for opening, m in zip(openings, mistakes, strict=False)]
     return [*"\n".join(lines).splitlines(), ""] if lines else []
 
 

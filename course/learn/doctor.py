@@ -17,7 +17,7 @@ from pathlib import Path
 
 from course.core.assemble import StageError, stage_to_do
 from course.core.stages import ROOT, STAGES, exercises_folder, short_path
-from course.learn import testing
+from course.learn.board import fancy
 
 GIB = 2**30
 Finding = tuple[bool, str, str]  # whether it is well, what was looked at, and what to do about it
@@ -39,7 +39,7 @@ def main() -> int:
 
 def mark(well: bool) -> str:
     text = "ok  " if well else "look"
-    return f"\033[{'32' if well else '31'}m{text}\033[0m" if testing.fancy() else text
+    return f"\033[{'32' if well else '31'}m{text}\033[0m" if fancy() else text
 
 
 def python() -> Iterator[Finding]:
