@@ -1,7 +1,7 @@
 """`make latency`: how long a verdict takes after a save, with `make watch` and with a cold `make test`.
 
-For each stage it saves what a learner would: exercise after exercise, first with a mistake from course/feedback/mistakes/, then
-right. It works in a folder of its own.
+For each stage it saves what a learner would: exercise after exercise, first with a mistake of the catalogue, then right. It
+works in a folder of its own.
 """
 
 import io

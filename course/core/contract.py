@@ -1,13 +1,11 @@
 """Where a learner's file has other functions or parameters than the stub: perhaps it was begun with an older one."""
 
 import ast
-import textwrap
 from collections.abc import Iterator
 from functools import cache
 
 from course.core.stages import Stage, short_path
 
-WIDTH = 120
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -31,17 +29,18 @@ def differences(stage: Stage) -> list[str]:
             lines.append(f"{where} does not define {name}{wanted}; the stub does.")
         elif found and wanted and found != wanted:
             lines.append(f"{where}, line {line}: {name} takes {found}; the stub has {wanted}.")
-    return [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in lines]
+    return lines
 
 
 @cache
 def contract(source: str) -> dict[str, tuple[int, str | None]]:
     """Public name, such as "GroupNorm.forward" -> its line, and its parameters.
 
-    Of a class these are the fields of a dataclass, or "". They are None where the file does not say what a name stands for.
+    Of a class these are the fields of a dataclass, or "". They are None where the text does not tell what they are.
     """
     found = dict(definitions(ast.parse(source).body, ""))
-    return {name: what for name, what in found.items() if name.endswith("__") or not name.split(".")[-1].startswith("_")}
+    private = [name for name in found if name.split(".")[-1].startswith("_") and not name.endswith("__")]
+    return {name: what for name, what in found.items() if name not in private}
 
 
 def definitions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, tuple[int, str | None]]]:

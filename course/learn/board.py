@@ -2,6 +2,7 @@
 
 import os
 import sys
+import textwrap
 from dataclasses import dataclass, field
 
 from course.core.assemble import StageError, stage_to_do
@@ -11,6 +12,7 @@ from course.core.stubs import exercises, to_do_lines
 from course.learn.runner import News
 
 DONE, FAILING, TO_DO, WRITTEN, NOT_LOADED = "done", "failing", "to do", "written", "cannot be loaded"
+WIDTH = 120  # characters of a line
 COLOURS = {DONE: "32", FAILING: "31", TO_DO: "33", WRITTEN: "36"}
 
 
@@ -27,7 +29,7 @@ class Verdict:
         loads: whether the file can be loaded, as far as is known.
         failure: the text of the first failing test, or why the file cannot be loaded.
         test: the name of that test; None where there is none.
-        mistakes: {"name": ..., "hint": ...} of what explains that test's failure; two that cannot be told apart, or none.
+        mistakes: {"name": ..., "hint": ...} of what explains that failure: one, two that cannot be told apart, or none.
     """
 
     stage: Stage
@@ -147,8 +149,10 @@ def failure_text(verdict: Verdict) -> str:
     if not differing:
         return verdict.failure or ""
     more = [f"... and {len(differing) - 2} more of this kind."] if len(differing) > 2 else []
-    advice = f"If you did not change that, the course has: `make solution STAGE={verdict.stage.number}` shows how it is now."
-    return "\n".join([verdict.failure or "", "", *differing[:2], *more, advice])
+    number = verdict.stage.number
+    advice = f"If you did not change that, the course has: `make solution STAGE={number}` shows how it is now."
+    lines = [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in differing[:2]]
+    return "\n".join([verdict.failure or "", "", *lines, *more, advice])
 
 
 def next_lines(verdict: Verdict) -> list[str]:

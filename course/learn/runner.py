@@ -1,4 +1,4 @@
-"""How tests are run, for `make test`, `make watch` and `make mutants` alike: by another process, which tells of each test.
+"""How tests are run, for `make test`, `make watch` and `make mutants` alike: by another process, which tells of each.
 
 That process is course/learn/workshop.py; it imports torch and the tests once. This side imports neither.
 """

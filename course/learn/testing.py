@@ -15,7 +15,10 @@ RESULT_VERSION = 1
 
 
 def test_in_order(result: Path | None = None) -> int:
-    """Tests every stage that was begun; result: see write_result. Exit code 1 only if something that was tried fails."""
+    """Tests every stage that was begun. Exit code 1 only if something that was tried fails.
+
+    result: where to write what was found; see write_result.
+    """
     verdicts = run_tests(STAGES, result)
     done = sum(verdict.state == DONE for verdict in verdicts)
     solved = sum(len(verdict.solved) for verdict in verdicts)
@@ -30,7 +33,7 @@ def test_in_order(result: Path | None = None) -> int:
 
 
 def test_one(stage: Stage, result: Path | None = None) -> int:
-    """Tests one stage; result: see write_result. Exit code 0 only if it is done."""
+    """Tests one stage. Exit code 0 only if it is done."""
     (verdict,) = run_tests([stage], result)
     if verdict.state != DONE:
         explain(verdict)

@@ -73,7 +73,7 @@ class Watch:
         self.verdicts: dict[int, Verdict] = {}
         self.tested = {stage.number: content(stage) for stage in STAGES}  # what is in the files, as far as is known
         self.first: dict[int, str | None] = {}  # stage number -> the test that failed last, with which to begin
-        self.passed: dict[int, dict[str, tuple[list[str], str]]] = {}  # a test's exercises, and what it saw when it passed
+        self.passed: dict[int, dict[str, tuple[list[str], str]]] = {}  # test -> its exercises, what it saw as it passed
         self.source = ""  # of the current run
         self.number = 0  # of the latest run
         self.began = self.told = 0.0
