@@ -60,8 +60,8 @@ def explanation(path: Path, error: BaseException, mistakes: list[Mistake]) -> st
         lines = f"{type(error).__name__}: {error}".splitlines()[:LONGEST_MESSAGE]
         if not theirs and "'NoneType'" in str(error):
             lines += ["None came back where a result was expected: is there a return?"]
-        if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
-            lines += ["The file under test cannot skip a test: this one has failed."]
+    if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
+        lines = ["A test that the file under test skips has failed.", *lines]
     lines += [""] if shown else []
     for frame in shown[-5:]:
         lines += [f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}", f"    {frame.line}"]

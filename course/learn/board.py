@@ -79,7 +79,7 @@ class Verdict:
         elif event == "failed":
             self.fail(news)
         elif event == "over" and self.waiting and self.failure is None:
-            self.failure = f"{short_path(self.stage.exercise)}\n\nThe tests ended their process between two tests."
+            self.failure = self.ended("", "The process of the tests ended between two of them.")
 
     def fail(self, news: News) -> None:
         test, order = news["test"], list(self.tests)
@@ -89,7 +89,13 @@ class Verdict:
         self.failing |= set(numbers[-1:] or [exercise.number for exercise in exercises(self.stage)])
         self.loads = self.loads and news.get("kind") != "not loaded"
         if self.test is None or order.index(test) < order.index(self.test):
-            self.test, self.failure, self.mistakes = test, news["text"], news.get("mistakes", [])
+            self.test, self.mistakes = test, news.get("mistakes", [])
+            self.failure = news["text"] if "text" in news else self.ended(test, news["cause"])
+
+    def ended(self, test: str, cause: str) -> str:
+        """The text of a failure that its test could not tell itself."""
+        numbers = [f"exercise {number}" for number in self.tests.get(test, [])]
+        return "  ".join(filter(None, [short_path(self.stage.exercise), *numbers, test])) + f"\n\n{cause}"
 
 
 def read(stage: Stage) -> Verdict:

@@ -18,7 +18,7 @@ from typing import Any
 from course.core.stages import ROOT, Stage, exercises_folder, short_path
 
 CAN_FORK = sys.platform == "linux" and hasattr(os, "fork") and os.environ.get("COURSE_FORK") != "0"
-LONGEST_TEST = 60  # seconds; the tests' own limits come first, unless code that is not Python's is stuck
+LONGEST_TEST = 120  # seconds; the tests' own limits come first, unless code that is not Python's is stuck
 News = dict[str, Any]
 
 
@@ -78,7 +78,7 @@ class Runner:
             yield {"event": "broken", "text": f"The tests could not be run:\n{self.log.read()[-3000:].strip()}"}
             return
         if test:
-            yield {"run": run, "event": "failed", "test": test, "text": cause_of_death(code, time.monotonic() - began)}
+            yield {"run": run, "event": "failed", "test": test, "cause": cause_of_death(code, time.monotonic() - began)}
         yield {"run": run, "event": "over"}
 
     def close(self) -> None:

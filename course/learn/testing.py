@@ -109,7 +109,7 @@ def write_result(path: Path, verdicts: list[Verdict]) -> None:
         failure         null, or the first failure: {"test": name, "exercise": "3.1", "mistake": {"name": "...", "hint":
                         "..."}, "or": null, "message": "..."}. "mistake" is the entry of course/feedback/mistakes/ that
                         gives the same result, "or" a second one if there is one; null if none is recognised. "test" and
-                        "exercise" are null where there is none: of a file that is not Python, for example
+                        "exercise" are null of a file that cannot be loaded, and where there is none
     """
     text = json.dumps({"version": RESULT_VERSION, "stages": [as_json(verdict) for verdict in verdicts]}, indent=1)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
@@ -121,14 +121,16 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
     def state(number: str) -> str:
         if number in verdict.open:
             return "to do"
-        return "done" if number in verdict.solved else "failing" if number in verdict.failing else "not tested"
+        if number in verdict.failing and verdict.loads:
+            return "failing"
+        return "done" if number in verdict.solved else "not tested"
 
     failure = None
     if verdict.failure is not None:
-        numbers = verdict.tests.get(verdict.test or "", [])
+        test = verdict.test if verdict.loads else None
+        number = verdict.tests[test][-1] if test and verdict.tests[test] else None
         mistake, other = [*verdict.mistakes, None, None][:2]
-        failure = {"test": verdict.test, "exercise": numbers[-1] if numbers else None, "mistake": mistake, "or": other}
-        failure["message"] = verdict.failure
+        failure = {"test": test, "exercise": number, "mistake": mistake, "or": other, "message": verdict.failure}
     parts = [{"number": e.number, "title": e.title, "state": state(e.number)} for e in exercises(verdict.stage)]
     return {
         "number": verdict.stage.number,

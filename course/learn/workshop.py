@@ -17,7 +17,8 @@ It says {"event": "ready"} once all is imported; and the news of a run are, each
     "tests"     "tests": {name: exercises} in their order
     "begun"     "test": its name
     "failing"   of a test, before there is a text about it
-    "passed", "failed", "to do", "skipped"    of a test; a failure has "text" and perhaps "mistakes" and "kind"
+    "passed", "failed", "to do", "skipped"    of a test; a failure has "text", "mistakes" and "kind" ("stuck", "not loaded"
+                or ""), or instead "cause", if the test ended its process
     "over"      there is nothing more to come
 
 This process never computes with torch and never runs the learner's code: its forks do, with one thread each. Where
@@ -185,7 +186,7 @@ class Run:
             self.workers.remove(worker)
             if worker.test:
                 cause = cause_of_death(worker.code, time.monotonic() - worker.began)
-                self.hear({"run": self.number, "event": "failed", "test": worker.test, "text": cause, "ends": True})
+                self.hear({"run": self.number, "event": "failed", "test": worker.test, "cause": cause, "ends": True})
 
     def hear(self, news: News) -> None:
         """Passes on what a worker says, and notes what may end the run."""

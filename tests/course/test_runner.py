@@ -16,7 +16,7 @@ from course.core.stages import ROOT, STAGES
 from course.feedback.mistakes import mistakes_of, wrong_text
 from course.learn import board, hints, testing
 
-pytestmark = pytest.mark.limit(200)  # starts processes that import torch
+pytestmark = pytest.mark.limit(300)  # starts processes that import torch
 
 # Put in place of what it stands on, at the start of Python, it leaves what there is on Windows.
 ELSEWHERE = """
@@ -86,7 +86,7 @@ def test_the_result_for_a_program(folder, tmp_path, environment):
     assert [stage["name"] for stage in stages.values()] == [stage.name for stage in STAGES]
 
     assert stages[1]["failure"] is None and stages[1]["tests"]["passed"] > 20
-    assert stages[1]["tests"] | {"passed": 0} == {"passed": 0, "failed": 0, "to do": 0}
+    assert stages[1]["tests"]["failed"] == stages[1]["tests"]["to do"] == 0
     assert [(e["number"], e["state"]) for e in stages[1]["exercises"]] == [("1.1", "done"), ("1.2", "done")]
     assert all(exercise["title"] for exercise in stages[1]["exercises"])
 
@@ -96,13 +96,12 @@ def test_the_result_for_a_program(folder, tmp_path, environment):
     assert failure["mistake"] == {"name": "time-per-column", "hint": hint}
     assert failure["message"].startswith(f"{folder / 'stage02_residual.py'}  exercise 2.2  {failure['test']}\n")
 
-    assert "AttributeError: module 'torch.nn' has no attribute 'Modul'" in stages[3]["failure"]["message"]
+    assert "AttributeError: module 'torch.nn' has no attribute 'Modul'" in " ".join(stages[3]["failure"]["message"].split())
     assert "stage04_upsample.py:1: SyntaxError" in stages[4]["failure"]["message"]
     for number in (3, 4):
-        assert stages[number]["failure"]["mistake"] is None
+        assert [stages[number]["failure"][name] for name in ("test", "exercise", "mistake", "or")] == [None] * 4
         assert " failing  cannot be loaded " in shown.splitlines()[number - 1]
     assert {exercise["state"] for exercise in stages[3]["exercises"]} == {"not tested"}
-    assert stages[4]["failure"]["test"] is None and stages[4]["failure"]["exercise"] is None
 
     assert stages[5]["tests"] == {"passed": 0, "failed": 0, "to do": 0} and stages[5]["failure"] is None
     assert [e["state"] for e in stages[8]["exercises"]][:2] == ["failing", "to do"]
@@ -125,12 +124,12 @@ def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
     messages = {number: " ".join(stage["failure"]["message"].split()) for number, stage in stages.items() if stage["failure"]}
     assert "still running after 10 seconds: is there a loop that never ends?" in messages[1]
     assert " 1 group_norm   failing  stopped at test_" in shown and stages[1]["tests"]["failed"] <= 2
-    assert "The test ended its process (exit code 0)." in messages[2] and "stage02_residual.py test_" in messages[2]
+    assert "The test ended its process (exit code 0)." in messages[2] and "stage02_residual.py exercise 2.1 test_" in messages[2]
     assert "The test ended its process (SIGKILL)." in messages[3]
-    assert "exercise 3.1" in messages[3] and stages[3]["exercises"][0]["state"] == "failing"
-    for number, reason in ((4, "Skipped: no time"), (5, "XFailed: no luck")):
-        assert reason in messages[number] and "cannot skip a test" in messages[number]
-    assert "ended" in messages[8] and "process" in messages[8]
+    assert "exercise 3.1 test_" in messages[3] and stages[3]["exercises"][0]["state"] == "failing"
+    for number, reason in ((4, "Skipped: no time"), (5, "no luck")):
+        assert reason in messages[number] and "A test that the file under test skips has failed." in messages[number]
+    assert "The test ended its process" in messages[8] or "The process of the tests ended" in messages[8]
 
 
 def test_watching(folder, environment):
@@ -171,7 +170,7 @@ def test_an_old_result_does_not_stay(folder, tmp_path, monkeypatch):
 def test_other_parameters_are_named(folder):
     for stage in STAGES:
         assert differences(stage) == []
-    write(8, "timestep: int, next_timestep: int, eta: float = 0.0, noise", "timestep, eta=0.5, noise")
+    write(8, "    next_timestep: int,\n    eta: float = 0.0,\n", "    eta: float = 0.5,\n")
     (text,) = differences(STAGES[7])
     path = folder / "stage08_scheduler.py"
     line = path.read_text().splitlines().index("def ddim_step(") + 1
@@ -209,10 +208,10 @@ def test_what_differs_stands_beside_a_failure_alone(folder):
     verdict = board.read(STAGES[0])
     write(1, "def forward(self, x: Tensor)", "def forward(self, x: Tensor, more=None)")
     verdict.failure = "It fails."
-    fails, empty, differs, advice = board.failure_text(verdict).splitlines()
-    assert (fails, empty) == ("It fails.", "") and "forward takes (self, x, more=None); the stub has (self, x)." in differs
-    assert advice.startswith("If you did not change that") and "make solution STAGE=1" in advice
-    STAGES[0].exercise.write_text("import torch\n")
-    assert board.failure_text(verdict).splitlines()[-2] == "... and 1 more of this kind."
+    shown = " ".join(board.failure_text(verdict).split())
+    assert shown.startswith("It fails. ") and "forward takes (self, x, more=None); the stub has (self, x). If " in shown
+    assert "make solution STAGE=1" in shown
+    STAGES[0].exercise.write_text("class GroupNorm: pass\n")
+    assert board.failure_text(verdict).count("does not define") == 2 and "\n... and 1 more of this kind.\n" in board.failure_text(verdict)
     write(1)
     assert board.failure_text(verdict) == "It fails." and hints.read_state()["failing"] == {}
