@@ -1,7 +1,7 @@
 """`make latency`: how long a verdict takes after a save, with `make watch` and with a cold `make test`.
 
-For each stage it saves what a learner would: exercise after exercise, first with a mistake of the catalogue, then right. It
-works in a folder of its own.
+For each stage it saves what a learner would: exercise after exercise, first with a mistake of the catalogue, then
+right. It works in a folder of its own.
 """
 
 import io
@@ -119,7 +119,8 @@ def cold(stage: Stage, state: str) -> float:
     from course.feedback.mistakes import mistakes_of, wrong_text
 
     right = state == DONE
-    text = stage.solution.read_text(encoding="utf-8") if right else wrong_text(stage.number, mistakes_of(stage.number)[-1])
+    wrong = wrong_text(stage.number, mistakes_of(stage.number)[-1])
+    text = stage.solution.read_text(encoding="utf-8") if right else wrong
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, stage.exercise.name).write_text(text, encoding="utf-8")
         command = [sys.executable, "-m", "course", "test", "--stage", str(stage.number)]

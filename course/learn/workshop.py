@@ -17,8 +17,8 @@ It says {"event": "ready"} once all is imported; and the news of a run are, each
     "tests"     "tests": {name: exercises} in their order
     "begun"     "test": its name
     "failing"   of a test, before there is a text about it
-    "passed", "failed", "to do", "skipped"    of a test; a failure has "text", "mistakes" and "kind" ("stuck", "not loaded"
-                or ""), or instead "cause", if the test ended its process
+    "passed", "failed", "to do", "skipped"    of a test; a failure has "text", "mistakes" and "kind" ("stuck",
+                "not loaded" or ""), or instead "cause", if the test ended its process
     "over"      there is nothing more to come
 
 This process never computes with torch and never runs the learner's code: its forks do, with one thread each. Where
@@ -328,4 +328,6 @@ def printed(text: str, lines: int = 10) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stderr.flush()
+    os._exit(exit_code)  # without the time that it takes to clear up what was imported

@@ -21,13 +21,18 @@ pytestmark = pytest.mark.limit(300)  # starts processes that import torch
 # Put in place of what it stands on, at the start of Python, it leaves what there is on Windows.
 ELSEWHERE = """
 import os, signal, sys
-for module, names in {os: "fork forkpty sched_getaffinity", signal: "SIGALRM SIGVTALRM SIGPROF setitimer getitimer"}.items():
-    for name in names.split():
-        delattr(module, name)
+for name in ("fork", "forkpty", "sched_getaffinity"):
+    delattr(os, name)
+for name in ("SIGALRM", "SIGVTALRM", "SIGPROF", "setitimer", "getitimer"):
+    delattr(signal, name)
 for name in ("fcntl", "termios", "tty"):
     sys.modules[name] = None
 """
-TEST = """import pathlib, sys; from course.learn import testing; sys.exit(testing.test_in_order(pathlib.Path(sys.argv[1])))"""
+TEST = """
+import pathlib, sys
+from course.learn import testing
+sys.exit(testing.test_in_order(pathlib.Path(sys.argv[1])))
+"""
 
 
 @pytest.fixture
@@ -79,7 +84,8 @@ def test_the_result_for_a_program(folder, tmp_path, environment):
     text = workspace.stub(STAGES[7]).replace('raise NotImplementedError("exercise 8.1', 'return 3  # ("exercise 8.1')
     STAGES[7].exercise.write_text(text)
     code, shown, result = run(environment, tmp_path)
-    assert code == 1 and result["version"] == 1 and list(folder.parent.glob("result.json*")) == [tmp_path / "result.json"]
+    assert code == 1 and result["version"] == 1
+    assert list(tmp_path.glob("result.json*")) == [tmp_path / "result.json"]
     stages = {stage["number"]: stage for stage in result["stages"]}
     states = ["done", "failing", "cannot be loaded", "cannot be loaded", *["to do"] * 3, "failing", *["to do"] * 2]
     assert [stage["state"] for stage in stages.values()] == states
@@ -96,7 +102,7 @@ def test_the_result_for_a_program(folder, tmp_path, environment):
     assert failure["mistake"] == {"name": "time-per-column", "hint": hint}
     assert failure["message"].startswith(f"{folder / 'stage02_residual.py'}  exercise 2.2  {failure['test']}\n")
 
-    assert "AttributeError: module 'torch.nn' has no attribute 'Modul'" in " ".join(stages[3]["failure"]["message"].split())
+    assert "AttributeError: module 'torch.nn' has no attribute" in stages[3]["failure"]["message"]
     assert "stage04_upsample.py:1: SyntaxError" in stages[4]["failure"]["message"]
     for number in (3, 4):
         assert [stages[number]["failure"][name] for name in ("test", "exercise", "mistake", "or")] == [None] * 4
@@ -114,14 +120,15 @@ def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
     write(2, "import torch\n", "import os, torch\nos._exit(0)\n")
     write(3, "    d = query.shape[-1]\n", "    import os; os.kill(os.getpid(), 9)\n")
     write(4, "    return x.repeat", "    import pytest; pytest.skip('no time')\n    return x.repeat")
-    write(5, "    return mean + std * noise", "    import pytest; pytest.xfail('no luck')\n    return mean + std * noise")
+    write(5, "    return mean + std", "    import pytest; pytest.xfail('no luck')\n    return mean + std")
     later = "import os, threading\nthreading.Timer(0.1, os._exit, [0]).start()\n"
     write(8, "import torch\n", f"import torch\n{later}")
     code, shown, result = run(environment, tmp_path)
     stages = {stage["number"]: stage for stage in result["stages"]}
     assert code == 1 and [stages[number]["state"] for number in (1, 2, 3, 4, 5, 8)] == ["failing"] * 6
     assert "0 of 10 stages" in shown
-    messages = {number: " ".join(stage["failure"]["message"].split()) for number, stage in stages.items() if stage["failure"]}
+    failures = {number: stage["failure"] for number, stage in stages.items() if stage["failure"]}
+    messages = {number: " ".join(failure["message"].split()) for number, failure in failures.items()}
     assert "still running after 10 seconds: is there a loop that never ends?" in messages[1]
     assert " 1 group_norm   failing  stopped at test_" in shown and stages[1]["tests"]["failed"] <= 2
     assert "The test ended its process (exit code 0)." in messages[2] and "stage02_residual.py exercise 2.1 test_" in messages[2]
@@ -175,8 +182,8 @@ def test_other_parameters_are_named(folder):
     path = folder / "stage08_scheduler.py"
     line = path.read_text().splitlines().index("def ddim_step(") + 1
     assert " ".join(text.split()) == (
-        f"{path}, line {line}: ddim_step takes (schedule, latents, predicted_noise, timestep, eta=0.5, noise=None); the stub "
-        "has (schedule, latents, predicted_noise, timestep, next_timestep, eta=0.0, noise=None)."
+        f"{path}, line {line}: ddim_step takes (schedule, latents, predicted_noise, timestep, eta=0.5, noise=None); "
+        "the stub has (schedule, latents, predicted_noise, timestep, next_timestep, eta=0.0, noise=None)."
     )
 
 
@@ -196,12 +203,14 @@ def test_what_is_missing_is_named(folder, text, wanted):
     STAGES[0].exercise.write_text(text)
     found = differences(STAGES[0])
     assert len(found) == len(wanted)
-    assert all(f"{folder / 'stage01_group_norm.py'} does not define {w}" in f for w, f in zip(wanted, found, strict=True))
+    for line, start in zip(found, wanted, strict=True):
+        assert line.startswith(f"{folder / 'stage01_group_norm.py'} does not define {start}")
 
 
 def test_fields_of_a_dataclass_are_parameters(folder):
     write(9, "    timestep: int\n", "")
-    assert "Step takes (index, count, latents, original); the stub has (index, count, timestep, " in differences(STAGES[8])[0]
+    (text,) = differences(STAGES[8])
+    assert "Step takes (index, count, latents, original); the stub has (index, count, timestep, " in text
 
 
 def test_what_differs_stands_beside_a_failure_alone(folder):
@@ -212,6 +221,7 @@ def test_what_differs_stands_beside_a_failure_alone(folder):
     assert shown.startswith("It fails. ") and "forward takes (self, x, more=None); the stub has (self, x). If " in shown
     assert "make solution STAGE=1" in shown
     STAGES[0].exercise.write_text("class GroupNorm: pass\n")
-    assert board.failure_text(verdict).count("does not define") == 2 and "\n... and 1 more of this kind.\n" in board.failure_text(verdict)
+    shown = board.failure_text(verdict)
+    assert shown.count("does not define") == 2 and "\n... and 1 more of this kind.\n" in shown
     write(1)
     assert board.failure_text(verdict) == "It fails." and hints.read_state()["failing"] == {}
