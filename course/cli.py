@@ -47,11 +47,11 @@ class Command:
 COMMANDS = (
     Command("generate", "course.draw.generate:generate", "draw pictures, with every block that you have finished",
             (('PROMPT="a red house on a green hill"', "a picture, with every block that you have finished"),)),
-    Command("test", "course.learn.commands:test", "test what you have written, and name the next thing to do",
+    Command("test", "course.learn.testing:test", "test what you have written, and name the next thing to do",
             (("", "tests what you have written, and names the next thing to do"),
              ("STAGE=3", "that stage alone (or STAGE=attention)"),
              ("JSON=1", "also writes the verdicts to result.json"))),
-    Command("watch", "course.learn.commands:watch", "test the stage that you work on after each save",
+    Command("watch", "course.learn.watch:watch", "test the stage that you work on after each save",
             (("", "the same after each save, in under a second; keys for hints and pictures"),)),
     Command("hint", "course.learn.hints:hint", "one more hint for an exercise",
             (("STAGE=3", "one more hint each time, three per exercise (or EXERCISE=3.2)"),), ANYWHERE),

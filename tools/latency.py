@@ -1,6 +1,6 @@
 """`make latency`: how long a verdict takes after a save, with `make watch` and with a cold `make test`.
 
-For each stage it saves what a learner would: exercise after exercise, first with a mistake from course/feedback/mistakes/, then
+For each stage it saves what a learner would: exercise after exercise, first with a mistake of the catalogue, then
 right. It works in a folder of its own.
 """
 
@@ -21,7 +21,7 @@ from course.core import workspace
 from course.core.options import OneStage
 from course.core.stages import ROOT, STAGES, Stage
 from course.core.stubs import exercises, stub_text
-from course.learn.testing import DONE, FAILING, TO_DO, Verdict
+from course.learn.board import DONE, FAILING, TO_DO, Verdict
 from course.learn.watch import Watch, in_background, watch_files
 
 PATIENCE = 300  # seconds for one verdict
@@ -82,7 +82,7 @@ def latency(options: OneStage) -> int:
             raise RuntimeError(f"No verdict within {PATIENCE} seconds.") from None
         finally:
             stop.set()
-            watch.workshops.close()
+            watch.close()
             watching.join(timeout=2)
     return int(bool(slow))
 
@@ -91,8 +91,9 @@ def watch_stage(watch: Stopwatch, stage: Stage) -> tuple[list[float], float]:
     """Seconds for each save on the way to the whole stage, and for the last of them."""
     times = []
     with redirect_stdout(io.StringIO()):
+        watch.runner.ready.wait(PATIENCE)
         watch.settled = False
-        watch.run(stage)  # imports and compiles, which a watch does only once
+        watch.run(stage)  # compiles, which a watch does only once
         watch.wait()
         for text, wanted in saves(stage):
             times.append(watch.seconds_for(stage, text))
@@ -119,7 +120,8 @@ def cold(stage: Stage, state: str) -> float:
     from course.feedback.mistakes import mistakes_of, wrong_text
 
     right = state == DONE
-    text = stage.solution.read_text(encoding="utf-8") if right else wrong_text(stage.number, mistakes_of(stage.number)[-1])
+    wrong = wrong_text(stage.number, mistakes_of(stage.number)[-1])
+    text = stage.solution.read_text(encoding="utf-8") if right else wrong
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, stage.exercise.name).write_text(text, encoding="utf-8")
         command = [sys.executable, "-m", "course", "test", "--stage", str(stage.number)]

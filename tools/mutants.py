@@ -8,71 +8,66 @@ from dataclasses import dataclass
 from course.core.options import OneStage
 from course.core.stages import STAGES, Stage
 from course.feedback.mistakes import Mistake, exercise_of, mistakes_of, wrong_text
-from tools.warm import Outcome, Version, run_versions
+from course.learn.board import Verdict
+from tools.versions import Version, run_versions
 
 WANTED = 0.85  # the share of all mistakes that a failed test's message names
 
 
 @dataclass
-class Verdict:
+class Case:
     """A mistake and what the tests of its stage say to it."""
 
-    stage: Stage
     mistake: Mistake
-    outcome: Outcome
+    verdict: Verdict
 
     @property
     def caught(self) -> bool:
-        return bool(self.outcome.failure)
+        return self.verdict.failure is not None
 
     @property
     def named(self) -> bool:
         """Whether the message names this mistake, or one that it cannot be told from."""
         right = {self.mistake.name, *self.mistake.like}
-        hints = [mistake.hint for mistake in mistakes_of(self.stage.number) if mistake.name in right]
-        return any(plain(hint) in plain(self.outcome.failure) for hint in hints)
+        return any(mistake["name"] in right for mistake in self.verdict.mistakes)
 
     def complaint(self) -> str:
         """One line for a mistake that is caught but not named; more for one that survives; "" for all others."""
-        name = f"{self.stage.module}/{self.mistake.name}"
+        name = f"{self.verdict.stage.module}/{self.mistake.name}"
         if not self.caught:
             return f"{name} survives. Find:\n{self.mistake.find}\nreplace:\n{self.mistake.replace}"
-        return "" if self.named else f"{name} is not named; first seen by {self.outcome.test}"
+        return "" if self.named else f"{name} is not named; first seen by {self.verdict.test}"
 
 
-def plain(text: str) -> str:
-    """The text with one blank for each run of white space."""
-    return " ".join(text.split())
-
-
-def judge(stages: list[Stage], talk: bool = False) -> list[Verdict]:
+def judge(stages: list[Stage], talk: bool = False) -> list[Case]:
     """Runs the tests of these stages on all their wrong versions. talk: complains at once."""
-    entries = [(stage, mistake) for stage in stages for mistake in mistakes_of(stage.number)]
-    versions = [Version(s.number, wrong_text(s.number, m), exercise_of(s.number, m)) for s, m in entries]
+    entries = [(stage.number, mistake) for stage in stages for mistake in mistakes_of(stage.number)]
+    versions = [Version(number, wrong_text(number, m), exercise_of(number, m)) for number, m in entries]
 
-    def report(index: int, outcome: Outcome) -> None:
-        if talk and (complaint := Verdict(*entries[index], outcome).complaint()):
+    def report(index: int, verdict: Verdict) -> None:
+        if talk and (complaint := Case(entries[index][1], verdict).complaint()):
             print(complaint, flush=True)
 
-    return [Verdict(*entry, outcome) for entry, outcome in zip(entries, run_versions(versions, report))]
+    verdicts = run_versions(versions, report)
+    return [Case(mistake, verdict) for (_, mistake), verdict in zip(entries, verdicts, strict=True)]
 
 
-def table(verdicts: list[Verdict]) -> str:
+def table(cases: list[Case]) -> str:
     """One line per stage: how many mistakes there are, are caught, are named."""
     lines = [f"{'stage':16s}{'mistakes':>10s}{'caught':>10s}{'named':>10s}"]
-    names = dict.fromkeys(f"{v.stage.number:2d} {v.stage.name}" for v in verdicts)
-    for name in [*names, "all"]:
-        own = [v for v in verdicts if name in ("all", f"{v.stage.number:2d} {v.stage.name}")]
-        counts = len(own), sum(v.caught for v in own), sum(v.caught and v.named for v in own)
+    for stage in [*dict.fromkeys(case.verdict.stage for case in cases), None]:
+        own = [case for case in cases if stage in (None, case.verdict.stage)]
+        counts = len(own), sum(case.caught for case in own), sum(case.named for case in own)
+        name = f"{stage.number:2d} {stage.name}" if stage else "all"
         lines.append(f"{name:16s}" + "".join(f"{count:10d}" for count in counts))
     return "\n".join(lines)
 
 
-def good_enough(verdicts: list[Verdict]) -> bool:
-    return all(v.caught for v in verdicts) and sum(v.named for v in verdicts) >= WANTED * len(verdicts)
+def good_enough(cases: list[Case]) -> bool:
+    return all(case.caught for case in cases) and sum(case.named for case in cases) >= WANTED * len(cases)
 
 
 def mutants(options: OneStage) -> int:
-    verdicts = judge([options.stage] if options.stage else list(STAGES), talk=True)
-    print(f"\n{table(verdicts)}")
-    return int(not good_enough(verdicts))
+    cases = judge([options.stage] if options.stage else list(STAGES), talk=True)
+    print(f"\n{table(cases)}")
+    return int(not good_enough(cases))

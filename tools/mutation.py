@@ -21,7 +21,8 @@ from tqdm import tqdm
 from course.core.options import OneStage
 from course.core.stages import STAGES, Stage
 from course.feedback.mistakes import exercise_at
-from tools.warm import Outcome, Version, run_versions
+from course.learn.board import Verdict
+from tools.versions import Version, run_versions
 
 REQUIREMENT = "cosmic-ray==8.7.0"
 EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.toml")
@@ -102,22 +103,21 @@ def mutants_of(stage: Stage) -> Iterator[Mutant]:
 
 
 def mutation(options: OneStage) -> int:
-    stages = [options.stage] if options.stage else list(STAGES)
     lines = [f"{'stage':16s}{'mutants':>10s}{'equivalent':>12s}{'noticed':>10s}{'not':>6s}"]
     total, noticed = 0, 0
-    for stage in stages:
+    for stage in [options.stage] if options.stage else STAGES:
         mutants = list(mutants_of(stage))
         fair = [mutant for mutant in mutants if not mutant.reason]
         versions = [Version(stage.number, mutant.text, exercise_at(stage.number, mutant.line)) for mutant in fair]
         with tqdm(total=len(fair), desc=f"{stage.number:2d} {stage.name}", unit="mutant", mininterval=2.0) as bar:
 
-            def report(index: int, outcome: Outcome) -> None:
+            def report(index: int, verdict: Verdict) -> None:
                 bar.update()
-                if not outcome.failure:
+                if verdict.failure is None:
                     bar.write(f"survives: {fair[index]}", file=sys.stdout)
 
-            outcomes = run_versions(versions, report, diagnose=False)
-        caught = sum(bool(outcome.failure) for outcome in outcomes)
+            verdicts = run_versions(versions, report, diagnose=False)
+        caught = sum(verdict.failure is not None for verdict in verdicts)
         total, noticed = total + len(fair), noticed + caught
         numbers = f"{len(mutants):10d}{len(mutants) - len(fair):12d}{caught:10d}{len(fair) - caught:6d}"
         lines.append(f"{stage.number:2d} {stage.name:13s}{numbers}")

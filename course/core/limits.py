@@ -1,7 +1,9 @@
 """Time limits for code that may never end."""
 
+import _thread
 import contextlib
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -10,35 +12,55 @@ from types import FrameType
 
 from course.core.stages import short_path
 
+BELL = getattr(signal, "SIGALRM", signal.SIGTERM)  # what a timer sends, or a thread where the system has no timers
+PATIENCE = 6  # code that hardly gets to run, on a busy machine or because it waits, may take so many times as long
+
 
 class Stuck(BaseException):
     """Out of time. Not an Exception, so that neither a learner's `except Exception` nor hypothesis holds it up."""
 
 
 @contextlib.contextmanager
-def limited(seconds: float, path: Path | None) -> Iterator[None]:
-    """Raises Stuck in the code below after so many seconds, naming the line of `path` that was running.
-
-    On a busy machine there is patience: code that hardly got to run may take six times as long.
-    """
-    if not hasattr(signal, "SIGALRM"):
-        yield
-        return
-
+def limited(seconds: float, path: Path | None = None) -> Iterator[None]:
+    """Raises Stuck in the code below after so many seconds of computing, naming the line of `path` that was running."""
     started, computed = time.monotonic(), time.process_time()
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if time.process_time() - computed < seconds / 2 and time.monotonic() - started < 6 * seconds:
-            return  # the timer rings again in a second
+        if time.process_time() - computed < seconds and time.monotonic() - started < PATIENCE * seconds:
+            return  # the bell rings again
         inside = (f for f, _ in traceback.walk_stack(frame) if path and f.f_code.co_filename == str(path))
         here = next(inside, None)
         place = f"{short_path(path)}:{here.f_lineno}: " if here else ""
         raise Stuck(f"{place}still running after {seconds:g} seconds: is there a loop that never ends?")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    before = signal.signal(BELL, stop)
+    try:
+        with ringing(seconds / 10):
+            yield
+    finally:
+        signal.signal(BELL, before)
+
+
+@contextlib.contextmanager
+def ringing(interval: float) -> Iterator[None]:
+    """Sends the bell to this process again and again, until the code below is done."""
+    if hasattr(signal, "setitimer"):
+        before = signal.setitimer(signal.ITIMER_REAL, interval, interval)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, *before)
+        return
+    over = threading.Event()
+
+    def ring() -> None:
+        while not over.wait(interval):
+            _thread.interrupt_main(BELL)
+
+    thread = threading.Thread(target=ring, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left, 1.0 if left else 0.0)
-        signal.signal(signal.SIGALRM, before)
+        over.set()
+        thread.join()

@@ -1,20 +1,19 @@
 """Recognises a mistake by its result: runs the wrong versions of the stage on the same input and compares."""
 
-import contextlib
 import re
-import signal
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from course.core.assemble import Blocks, for_testing
+from course.core.limits import Stuck, limited
 from course.core.stages import STAGES, Stage
 from course.feedback.mistakes import Mistake, exercise_of, mistakes_of, wrong_text
 
@@ -81,22 +80,24 @@ def remember(trial: Trial, call: str) -> None:
 
 
 def attach(error: Exception, trial: Trial, result: Result) -> Exception:
-    """Notes on an exception how it came about, for `sentences`."""
+    """Notes on an exception how it came about, for `mistakes_behind`."""
     error.trial = (trial, result)
     return error
 
 
-def sentences(error: BaseException, numbers: Sequence[str] = ()) -> list[str]:
-    """Names the mistake that gives the same result as the call that this exception is about; [] if none does.
+def mistakes_behind(error: BaseException, numbers: Sequence[str] = ()) -> list[Mistake]:
+    """The mistakes that give the same result as the call that this exception is about.
 
     Args:
         numbers: of the exercises that the test is about: mistakes in them are tried first.
     """
-    if not hasattr(error, "trial"):
-        return []
-    hints = [mistake.hint for mistake in culprits(*error.trial, numbers)][:MOST_NAMED]
+    return culprits(*error.trial, numbers)[:MOST_NAMED] if hasattr(error, "trial") else []
+
+
+def sentences(mistakes: Sequence[Mistake]) -> list[str]:
+    """Names the mistakes; [] if there are none."""
     openings = ["This is exactly what you get when", "Or when"]
-    lines = [textwrap.fill(f"{opening} {hint}", WIDTH) for opening, hint in zip(openings, hints)]
+    lines = [textwrap.fill(f"{opening} {m.hint}", WIDTH) for opening, m in zip(openings, mistakes, strict=False)]
     return [*"\n".join(lines).splitlines(), ""] if lines else []
 
 
@@ -141,31 +142,8 @@ def attempt(trial: Trial, version: ModuleType, end: float) -> Result | None:
     try:
         with limited(min(left, LIMIT_OF_ONE)):
             return trial.of(version)
-    except OutOfTime:
+    except Stuck:
         return Result(error=TimeoutError())
-
-
-class OutOfTime(BaseException):
-    """Not an Exception, so that no `except Exception` in the code below stops it."""
-
-
-@contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Raises OutOfTime in the code below after so many seconds of computing."""
-    if not hasattr(signal, "SIGVTALRM"):
-        yield
-        return
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise OutOfTime
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
-        signal.signal(signal.SIGVTALRM, before)
 
 
 # --- wrong versions --------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from course.core.limits import Stuck
 from course.core.stages import short_path
 from course.core.stubs import exercise_numbers
 from course.feedback import diagnosis
+from course.feedback.mistakes import Mistake
 from course.feedback.reading import READING
 
 LONGEST_FAILURE = 24  # lines
@@ -19,21 +20,25 @@ WIDTH = 120  # characters of a line
 LONGEST_MESSAGE = 8  # lines, of an exception that is not ours
 
 
-def failure_text(item: pytest.Item, path: Path, error: BaseException) -> str:
-    """What a learner needs of a failure: the file, the exercise, the test, and what went wrong."""
+def failure_text(item: pytest.Item, path: Path, error: BaseException) -> tuple[str, list[Mistake]]:
+    """What a learner needs of a failure: file, exercise, test, and what went wrong; and the mistakes that are named."""
     numbers = " ".join(f"exercise {number}" for number in exercise_numbers(item))
     header = "  ".join(filter(None, [short_path(path), numbers, item.name]))
+    mistakes = []
     if isinstance(error, StageError | Stuck):
         body = str(error)
     else:
-        body = explanation(path, error, exercise_numbers(item))
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        mistakes = diagnosed(error, exercise_numbers(item))
+        body = explanation(path, error, mistakes)
     last = [READING[number] for number in exercise_numbers(item) if number in READING][:1]
     footer = ["", f"Read on: {last[0]}."] if last else []
     lines = [header, "", *(part for line in body.splitlines() for part in wrapped(line))]
     room = LONGEST_FAILURE - len(footer)
     if len(lines) > room:
         lines = [*lines[: room - 1], "..."]
-    return "\n".join([*lines, *footer])
+    return "\n".join([*lines, *footer]), mistakes
 
 
 def wrapped(line: str) -> list[str]:
@@ -42,10 +47,8 @@ def wrapped(line: str) -> list[str]:
     return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def explanation(path: Path, error: BaseException, numbers: list[str]) -> str:
+def explanation(path: Path, error: BaseException, mistakes: list[Mistake]) -> str:
     """The message of a failed check; for any other exception also the lines that it came through."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
     frames = frames_of(error)
     if isinstance(error, AssertionError | pytest.fail.Exception) and not raised_in(path, frames):
         shown = [frame for frame in frames_of(error.__cause__) if frame.filename == str(path)]
@@ -57,17 +60,19 @@ def explanation(path: Path, error: BaseException, numbers: list[str]) -> str:
         lines = f"{type(error).__name__}: {error}".splitlines()[:LONGEST_MESSAGE]
         if not theirs and "'NoneType'" in str(error):
             lines += ["None came back where a result was expected: is there a return?"]
+    if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
+        lines = ["A test that the file under test skips has failed.", *lines]
     lines += [""] if shown else []
     for frame in shown[-5:]:
         lines += [f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}", f"    {frame.line}"]
-    lines = [*diagnosed(error, numbers), *lines, *notes(error)]
+    lines = [*diagnosis.sentences(mistakes), *lines, *notes(error)]
     return re.sub(r"blocks_\d+\.", "", "\n".join(lines))  # the assembled package's name
 
 
-def diagnosed(error: BaseException, numbers: list[str]) -> list[str]:
-    """The name of the mistake, for the first failures of a run."""
+def diagnosed(error: BaseException, numbers: list[str]) -> list[Mistake]:
+    """The mistake, for the first failures of a run, or two that give the same result."""
     diagnosis.left -= 1
-    return diagnosis.sentences(error, numbers) if diagnosis.left >= 0 else []
+    return diagnosis.mistakes_behind(error, numbers) if diagnosis.left >= 0 else []
 
 
 def own_message(error: BaseException) -> str:
@@ -77,6 +82,10 @@ def own_message(error: BaseException) -> str:
 
 def frames_of(error: BaseException | None) -> list[traceback.FrameSummary]:
     return list(traceback.extract_tb(error.__traceback__)) if error else []
+
+
+def passes_through(path: Path, error: BaseException) -> bool:
+    return any(frame.filename == str(path) for frame in frames_of(error))
 
 
 def raised_in(path: Path, frames: list[traceback.FrameSummary]) -> bool:

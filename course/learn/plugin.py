@@ -30,11 +30,11 @@ import pytest
 import torch
 
 from course.core.assemble import Blocks, StageError, for_testing, stage_to_do
-from course.core.limits import limited
+from course.core.limits import Stuck, limited
 from course.core.stages import Stage, find_stage
 from course.core.stubs import exercise_numbers, exercises
 from course.feedback import diagnosis
-from course.feedback.report import failure_text
+from course.feedback.report import failure_text, passes_through
 
 LIMIT = 10.0  # seconds for one test
 SETUP_LIMIT = 120.0  # seconds for its fixtures, which may build large reference models
@@ -150,12 +150,17 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureR
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report: pytest.TestReport = yield
     error = call.excinfo.value if call.excinfo else None
-    if error is None or not report.failed:
-        return report
     path = file_under_test(item)
+    if error is None or path is None or not (report.failed or passes_through(path, error)):
+        return report
     if is_to_do(error):
         report.outcome = "skipped"
         report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: to do: {error}")
-    elif path is not None and not item.config.getoption("fulltrace"):
-        report.longrepr = failure_text(item, path, error)
+        return report
+    report.outcome = "failed"  # also where the file under test skips the test
+    vars(report).pop("wasxfail", None)
+    report.kind = "stuck" if isinstance(error, Stuck) else "not loaded" if isinstance(error, StageError) else ""
+    if not item.config.getoption("fulltrace"):
+        report.longrepr, found = failure_text(item, path, error)
+        report.mistakes = [{"name": mistake.name, "hint": mistake.hint} for mistake in found]
     return report

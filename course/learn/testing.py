@@ -1,82 +1,41 @@
-"""Runs the tests of stages and says where the learner stands."""
+"""`make test`: tests what was begun, says where the learner stands, and writes that down for a program to read."""
 
-import contextlib
-import io
-import os
-import sys
-from dataclasses import dataclass, field
-from typing import TextIO
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from course.core.assemble import StageError, stage_to_do
-from course.core.stages import ROOT, STAGES, Stage, short_path
-from course.core.stubs import exercise_numbers, exercises, to_do_lines
-from course.core.workspace import fancy
+from course.core.options import OneStage, option
+from course.core.stages import ROOT, STAGES, Stage
+from course.core.stubs import exercises
+from course.core.writing import whole_file
 from course.learn import hints
+from course.learn.board import DONE, FAILING, NOT_LOADED, Board, Verdict, failure_text, next_lines, read
+from course.learn.runner import run_all
 
-DONE, FAILING, TO_DO, WRITTEN = "done", "failing", "to do", "written"
-COLOURS = {DONE: "32", FAILING: "31", TO_DO: "33", WRITTEN: "36"}
+RESULT_VERSION = 1
+RESULT = ROOT / "result.json"
 
 
 @dataclass
-class Verdict:
-    """Where one stage stands.
+class TestOptions(OneStage):
+    json: bool = option(False, "also write what was found to result.json, for a program to read")
 
-    Attributes:
-        open: numbers of the exercises that are still stubs.
-        passed, failed, to_do: numbers of tests; all 0 if none were run.
-        failing: numbers of the exercises that failed tests are about.
-        failure: the text of the first failing test, or why the file cannot be read.
+
+def test(options: TestOptions) -> int:
+    """Runs the command."""
+    result = RESULT if options.json else None
+    return test_one(options.stage, result) if options.stage else test_in_order(result)
+
+
+def test_in_order(result: Path | None = None) -> int:
+    """Tests every stage that was begun. Exit code 1 only if something that was tried fails.
+
+    result: where to write what was found; see write_result.
     """
-
-    stage: Stage
-    open: list[str] = field(default_factory=list)
-    passed: int = 0
-    failed: int = 0
-    to_do: int = 0
-    failing: set[str] = field(default_factory=set)
-    failure: str | None = None
-
-    @property
-    def state(self) -> str:
-        if self.failure is not None:
-            return FAILING
-        if self.open or self.to_do:
-            return TO_DO
-        return DONE if self.passed else WRITTEN
-
-    @property
-    def untouched(self) -> bool:
-        return len(self.open) == len(exercises(self.stage))
-
-    @property
-    def solved(self) -> int:
-        """How many exercises are written and have no failing test; 0 if no test was run."""
-        if not self.passed:
-            return 0
-        return sum(e.number not in self.open and e.number not in self.failing for e in exercises(self.stage))
-
-    def add(self, outcome: str, text: str, numbers: list[str]) -> None:
-        """Counts one test: "passed", "failed" or "to do"; what it says; and the exercises that it is about.
-
-        A failure counts against the last of its exercises, which builds on the others.
-        """
-        if outcome == "failed":
-            self.failed += 1
-            self.failing |= set(numbers[-1:] or [exercise.number for exercise in exercises(self.stage)])
-            self.failure = self.failure if self.failure is not None else text
-        elif outcome == "to do":
-            self.to_do += 1
-        else:
-            self.passed += 1
-
-
-def test_in_order() -> int:
-    """Tests every stage that was begun. Exit code 1 only if something that was tried fails."""
-    verdicts = [read(stage) for stage in STAGES]
-    with Board(verdicts) as board:
-        run_tests([verdict for verdict in verdicts if not verdict.untouched and verdict.failure is None], board)
+    verdicts = run_tests(STAGES, result)
     done = sum(verdict.state == DONE for verdict in verdicts)
-    solved = sum(verdict.solved for verdict in verdicts)
+    solved = sum(len(verdict.solved) for verdict in verdicts)
     total = sum(len(exercises(stage)) for stage in STAGES)
     print(f"{done} of {len(STAGES)} stages and {solved} of {total} exercises are done.")
     if done == len(STAGES):
@@ -87,12 +46,9 @@ def test_in_order() -> int:
     return int(bool(failing))
 
 
-def test_one(stage: Stage) -> int:
+def test_one(stage: Stage, result: Path | None = None) -> int:
     """Tests one stage. Exit code 0 only if it is done."""
-    verdict = read(stage)
-    with Board([verdict]) as board:
-        if not verdict.untouched and verdict.failure is None:
-            run_tests([verdict], board)
+    (verdict,) = run_tests([stage], result)
     if verdict.state != DONE:
         explain(verdict)
         return 1
@@ -100,7 +56,8 @@ def test_one(stage: Stage) -> int:
         print(texts)
         print(f"\na picture of it: make show STAGE={stage.number}")
     print()
-    name_next(left_after(stage))
+    after = left_after(stage)
+    print("\n".join(next_lines(after) if after else ["All ten stages are written: `make test` tests them together."]))
     return 0
 
 
@@ -114,188 +71,85 @@ def left_after(stage: Stage) -> Verdict | None:
     return None
 
 
-def read(stage: Stage) -> Verdict:
-    """What can be said of a stage without running it."""
-    try:
-        return Verdict(stage, open=stage_to_do(stage))
-    except StageError as error:
-        return Verdict(stage, failure=str(error))
-
-
-def run_tests(verdicts: list[Verdict], board: "Board") -> None:
-    """Runs the tests of these stages in one go and fills in the verdicts.
+def run_tests(stages: tuple[Stage, ...] | list[Stage], result: Path | None) -> list[Verdict]:
+    """Runs the tests of those stages that were begun and can be read, and shows the board meanwhile.
 
     Raises:
         RuntimeError: if the tests could not be run at all.
     """
-    check_tests_exist([verdict.stage for verdict in verdicts])
-    if not verdicts:
-        return
-    import pytest
-
-    collector = Collector(verdicts, board)
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        code = pytest.main(pytest_arguments([verdict.stage for verdict in verdicts]), plugins=[collector])
-    if code == pytest.ExitCode.INTERRUPTED and not collector.broken:
-        raise KeyboardInterrupt
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        raise RuntimeError(f"The tests could not be run:\n{output.getvalue().strip()}")
-    for verdict in verdicts:
-        hints.note_failing(verdict.stage, sorted(verdict.failing))
-
-
-def check_tests_exist(stages: list[Stage]) -> None:
-    missing = [short_path(stage.test) for stage in stages if not stage.test.exists()]
-    if missing:
-        raise RuntimeError(f"There are no tests in {', '.join(missing)}.")
-
-
-def pytest_arguments(stages: list[Stage]) -> list[str]:
-    """What makes pytest test the learner's files of these stages, and explain the first failure: no other is shown."""
-    options = ["--blocks=exercises", "--diagnose=1", "--tb=native"]
-    options += [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
-    return options + [str(stage.test) for stage in stages]
-
-
-class Collector:
-    """A pytest plugin that sorts test results by stage."""
-
-    def __init__(self, verdicts: list[Verdict], board: "Board"):
-        self.verdicts = {verdict.stage.test.name: verdict for verdict in verdicts}
-        self.board = board
-        self.broken = False
-        self.totals: dict[str, int] = {}
-        self.numbers: list[str] = []
-
-    def pytest_collectreport(self, report) -> None:
-        self.broken = self.broken or report.failed
-
-    def pytest_collection_finish(self, session) -> None:
-        for item in session.items:
-            self.totals[item.path.name] = self.totals.get(item.path.name, 0) + 1
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        name = file_of(nodeid)
-        self.board.testing(self.verdicts[name], self.totals[name])
-
-    def pytest_runtest_protocol(self, item) -> None:
-        self.numbers = exercise_numbers(item)
-
-    def pytest_runtest_logreport(self, report) -> None:
-        if outcome := outcome_of(report):
-            text = report.longreprtext + printed(report.capstdout) if outcome == "failed" else ""
-            self.verdicts[file_of(report.nodeid)].add(outcome, text, self.numbers)
-
-
-def file_of(nodeid: str) -> str:
-    return nodeid.split("::")[0].split("/")[-1]
-
-
-def outcome_of(report) -> str | None:
-    """What one report of a test means: "passed", "failed", "to do", or None: nothing yet."""
-    if report.failed:
-        return "failed"
-    if report.skipped and "to do:" in str(report.longrepr):
-        return "to do"
-    return "passed" if report.passed and report.when == "call" else None
-
-
-def printed(text: str, lines: int = 10) -> str:
-    """What the code under test printed: the last lines of it."""
-    shown = text.rstrip().splitlines()[-lines:]
-    return "\n".join(["", "", "printed:", *(f"    {line}" for line in shown)]) if shown else ""
-
-
-def board_line(verdict: Verdict, failing: str = "") -> str:
-    """One line: number, name, state, and what the state rests on (of a failing stage: `failing`, if given)."""
-    stage, state = verdict.stage, verdict.state
-    total = verdict.passed + verdict.failed + verdict.to_do
-    parts = len(exercises(stage))
-    details = {
-        DONE: f"{total} tests pass",
-        FAILING: (failing or f"{verdict.failed} of {total} tests fail") if total else "cannot be loaded",
-        TO_DO: "" if verdict.untouched else f"{parts - len(verdict.open)} of {parts} exercises written",
-        WRITTEN: "no test was run",
-    }
-    arrow = f"-> {short_path(stage.exercise)}"
-    return f"{stage.number:2d} {stage.name:12s} {coloured(state)}  " + "  ".join(filter(None, [details[state], arrow]))
-
-
-class Board:
-    """Prints one line per stage, each as soon as it is known; on a terminal, also what is being tested.
-
-    While tests run, what they print is captured; so this writes to a copy of standard output.
-    """
-
-    def __init__(self, verdicts: list[Verdict]):
-        self.waiting = list(verdicts)
-        self.screen: TextIO = sys.stdout
-        self.live = fancy()
-
-    def __enter__(self) -> "Board":
-        sys.stdout.flush()
-        with contextlib.suppress(OSError):  # not a file: then nothing is captured below it
-            self.screen = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        while self.waiting and kind is None:
-            self._print(board_line(self.waiting.pop(0)))
-        self.screen.write("\r\033[K" if self.live else "")
-        self.screen.flush()
-        if self.screen is not sys.stdout:
-            self.screen.close()
-
-    def testing(self, verdict: Verdict, total: int) -> None:
-        """Says that another test of this stage begins: all stages before it are known."""
-        while self.waiting and self.waiting[0] is not verdict:
-            self._print(board_line(self.waiting.pop(0)))
-        if self.live:
-            count = verdict.passed + verdict.failed + verdict.to_do
-            self.screen.write(f"\r{verdict.stage.number:2d} {verdict.stage.name:12s} test {count + 1} of {total}\033[K")
-            self.screen.flush()
-
-    def _print(self, line: str) -> None:
-        self.screen.write(f"\r{line}\033[K\n" if self.live else f"{line}\n")
-        self.screen.flush()
+    if result:
+        result.unlink(missing_ok=True)  # whatever happens, an old result is none
+    verdicts = [read(stage) for stage in stages]
+    board = Board(verdicts)
+    begun = [verdict for verdict in verdicts if not verdict.untouched and verdict.failure is None]
+    requests = [{"stage": verdict.stage.number, "whole": True} for verdict in begun]
+    for news in run_all(requests, [verdict.stage for verdict in begun]):
+        verdict = begun[news["run"]]
+        verdict.add(news)
+        if news["event"] == "begun":
+            board.testing(verdict)
+        elif news["event"] == "over":
+            board.known(verdict)
+            hints.note_failing(verdict.stage, sorted(verdict.failing))
+    board.known()
+    if result:
+        write_result(result, verdicts)
+    return verdicts
 
 
 def explain(verdict: Verdict) -> None:
     """The first failure in full, or the next exercise; then the commands for that."""
-    print()
-    if verdict.failure is None:
-        name_next(verdict)
-        return
     number = verdict.stage.number
-    print(verdict.failure)
-    print(f"\nagain: make test STAGE={number}     a hint: make hint STAGE={number}")
+    again = ["", f"again: make test STAGE={number}     a hint: make hint STAGE={number}"]
+    lines = next_lines(verdict) if verdict.failure is None else [failure_text(verdict), *again]
+    print("\n".join(["", *lines]))
 
 
-def name_next(verdict: Verdict | None) -> None:
-    """The next thing to do in a stage without a failure; None: in none."""
-    print("\n".join(next_lines(verdict) if verdict else ["All ten stages are written: `make test` tests them together."]))
+# --- for programs ----------------------------------------------------------------------------------------------------
 
 
-def next_lines(verdict: Verdict) -> list[str]:
-    stage = verdict.stage
+def write_result(path: Path, verdicts: list[Verdict]) -> None:
+    """Writes what `make test` found, for automatic grading, in one step: there is a whole file or none.
+
+    The file holds a JSON object with "version": 1 and "stages", a list with one object per stage that was asked for:
+
+        number, name    such as 3 and "attention"
+        state           "done", "failing", "to do", "cannot be loaded", or "written": all exercises, but no test was run
+        tests           numbers of tests: {"passed": 12, "failed": 1, "to do": 0}; all 0 in a stage that was not run.
+                        A test that never ends, or ends its process, ends the stage: the tests behind it are not counted
+        exercises       a list of {"number": "3.1", "title": "...", "state": ...}, where the state is "to do": a stub;
+                        "failing": a test fails of which it is the last exercise; "done": all its tests were run, and it
+                        is not failing; or "not tested": it is written, but not all its tests were run
+        failure         null, or the first failure: {"test": name, "exercise": "3.1", "mistake": {"name": "...", "hint":
+                        "..."}, "or": null, "message": "..."}. "mistake" is the entry of course/feedback/mistakes/ that
+                        gives the same result, "or" a second one if there is one; null if none is recognised. "test" and
+                        "exercise" are null of a file that cannot be loaded, and where there is none
+    """
+    text = json.dumps({"version": RESULT_VERSION, "stages": [as_json(verdict) for verdict in verdicts]}, indent=1)
+    with whole_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    def state(number: str) -> str:
+        if number in verdict.open:
+            return "to do"
+        if number in verdict.failing and verdict.loads:
+            return "failing"
+        return "done" if number in verdict.solved else "not tested"
+
+    failure = None
     if verdict.failure is not None:
-        return [f"next: {short_path(stage.exercise)} cannot be loaded", f"then: make test STAGE={stage.number}"]
-    lines = to_do_lines(stage.exercise)
-    where = short_path(stage.exercise)
-    for exercise in exercises(stage):
-        number = exercise.number
-        if number in lines or number in verdict.failing:
-            failed = "" if number in lines else " (a test of it failed when it was last run)"
-            return [
-                f"next: exercise {number}: {exercise.title}{failed}",
-                f"      {where}:{lines[number]}" if number in lines else f"      {where}",
-                f"then: make test STAGE={stage.number}",
-            ]
-    return [f"{verdict.to_do} tests are to do: an exercise of {where} still raises NotImplementedError."]
-
-
-def coloured(state: str) -> str:
-    """The state, padded, and in colour on a terminal that wants it."""
-    padded = f"{state:7s}"
-    return f"\033[{COLOURS[state]}m{padded}\033[0m" if fancy() else padded
+        test = verdict.test if verdict.loads else None
+        number = verdict.tests[test][-1] if test and verdict.tests[test] else None
+        mistake, other = [*verdict.mistakes, None, None][:2]
+        failure = {"test": test, "exercise": number, "mistake": mistake, "or": other, "message": verdict.failure}
+    parts = [{"number": e.number, "title": e.title, "state": state(e.number)} for e in exercises(verdict.stage)]
+    return {
+        "number": verdict.stage.number,
+        "name": verdict.stage.name,
+        "state": verdict.state if verdict.loads else NOT_LOADED,
+        "tests": {"passed": verdict.passed, "failed": verdict.failed, "to do": verdict.to_do},
+        "exercises": parts,
+        "failure": failure,
+    }

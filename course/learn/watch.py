@@ -1,18 +1,15 @@
 """`make watch`: a verdict after each save.
 
-This process draws the screen. Threads bring it the saves, the keys, and what the workshop (course/learn/workshop.py) says;
-it imports neither torch nor the learner's code.
+This process draws the screen. Threads bring it the saves, the keys, and what the runner says; it imports neither torch
+nor the learner's code.
 """
 
 import contextlib
-import io
-import json
 import os
 import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,38 +19,38 @@ from typing import Any
 import watchfiles
 
 from course.core.assemble import StageError
+from course.core.options import OneStage
 from course.core.stages import ROOT, STAGES, Stage, exercises_folder, short_path
-from course.learn import hints, testing
-from course.learn.testing import DONE, Verdict
+from course.core.stubs import exercises, stub_text
+from course.learn import board, hints
+from course.learn.board import DONE, Verdict
+from course.learn.runner import CAN_FORK, News, Runner
 
 KEYS = "n next stage   h hint   s show a picture   l list of stages   r run again   q quit"
 QUIET = 20  # milliseconds without a change after which a save counts as over
-LONGEST_RUN = 120  # seconds, where a run cannot be forked; forks have limits for each test
-CAN_FORK = sys.platform == "linux" and os.environ.get("COURSE_FORK") != "0"
 Event = tuple[str, Any]
 
 
-def main(stage: Stage | None) -> int:
+def watch(options: OneStage) -> int:
     """Watches until the learner quits."""
     if not exercises_folder().is_dir():
         raise ValueError(f"There is no folder {short_path(exercises_folder())}: `make stubs` makes it.")
-    testing.check_tests_exist(list(STAGES))
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    watch = Watch(stage)
+    screen = Watch(options.stage)
     stop = threading.Event()
-    files = in_background(watch_files, watch.events, stop)
+    files = in_background(watch_files, screen.events, stop)
     try:
         with keys_one_by_one():
-            in_background(read_keys, watch.events)
-            watch.start()
-            while watch.handle(watch.events.get()):
+            in_background(read_keys, screen.events)
+            screen.start()
+            while screen.handle(screen.events.get()):
                 pass
     except KeyboardInterrupt:
         pass
     finally:
         stop.set()
-        watch.workshops.close()
+        screen.close()
         files.join(timeout=2)  # it is not Python alone, and must not be in the middle of something when Python ends
     print()
     return 0
@@ -63,24 +60,39 @@ class Watch:
     """What the learner sees, and which stage it is about.
 
     Attributes:
-        events: everything that happens: ("saved", stages), ("key", letter), ("workshop", what it says).
+        events: everything that happens: ("saved", stages), ("key", letter), ("news", what the runner says).
         stage: the current one.
+        verdict: the one that its run is about to give.
         verdicts: stage number -> the latest verdict.
     """
 
     def __init__(self, stage: Stage | None):
         self.events: queue.Queue[Event] = queue.Queue()
-        self.workshops = Workshops(self.events)
         self.looking = stage is None  # for the first stage that is not done
         self.stage = stage or STAGES[0]
+        self.verdict = Verdict(self.stage)
         self.verdicts: dict[int, Verdict] = {}
         self.tested = {stage.number: content(stage) for stage in STAGES}  # what is in the files, as far as is known
-        self.first: dict[int, str] = {}  # stage number -> the test that failed last, with which to begin
-        self.began = 0.0
+        self.first: dict[int, str | None] = {}  # stage number -> the test that failed last, with which to begin
+        self.passed: dict[int, dict[str, tuple[list[str], str]]] = {}  # test -> its exercises, what it saw as it passed
+        self.source = ""  # of the current run
+        self.number = 0  # of the latest run
+        self.began = self.told = 0.0
+        self.runner = self.open_runner()
+        self.spare: Runner | None = None
+
+    def open_runner(self) -> Runner:
+        runner = Runner(STAGES)
+        in_background(lambda: [self.events.put(("news", news)) for news in runner.news()])
+        return runner
 
     def start(self) -> None:
         self.line("Importing torch, diffusers and transformers, once.")
         self.run(self.stage)
+
+    def close(self) -> None:
+        for runner in filter(None, [self.runner, self.spare]):
+            runner.close()
 
     def handle(self, event: Event) -> bool:
         """Reacts to an event. False: quit."""
@@ -92,34 +104,71 @@ class Watch:
                 self.run(changed[-1])
         elif kind == "key":
             return self.press(value)
-        elif kind == "problem":
-            print(value, file=sys.stderr)
+        elif kind == "problem" or value["event"] == "broken":
+            print(value if kind == "problem" else value["text"], file=sys.stderr)
             return False
-        elif kind == "workshop" and value.get("run") == self.workshops.number:
+        elif value["run"] == self.number:
             self.hear(value)
         return True
 
     def run(self, stage: Stage) -> None:
-        """Has a stage tested; it is the current one from now on."""
-        self.stage = stage
+        """Has a stage tested; it is the current one from now on. Whatever is running ends."""
+        self.stage, self.verdict = stage, board.read(stage)
         self.tested[stage.number] = content(stage)
         self.began = time.monotonic()
-        self.workshops.run(stage, self.first.get(stage.number, ""))
+        self.number += 1
+        if CAN_FORK:
+            self.runner.ask(stop=True)
+        elif self.spare:  # the other one is in use
+            self.runner.close()
+            self.runner, self.spare = self.spare, None
+        if self.verdict.untouched or self.verdict.failure is not None:
+            self.finish()
+            return
+        self.source = stage.exercise.read_text(encoding="utf-8-sig")
+        before = self.passed.get(stage.number, {})
+        known = [test for test, (numbers, seen) in before.items() if seen == self.seen_by(numbers)]
+        self.verdict.passed = len(known) if self.verdict.open else 0
+        put_off = {"without" if self.verdict.open else "last": known}
+        self.runner.ask(run=self.number, stage=stage.number, first=self.first.get(stage.number), **put_off)
+        if not CAN_FORK:
+            self.spare = self.open_runner()
 
-    def hear(self, event: dict[str, Any]) -> None:
-        if event["event"] == "progress" and testing.fancy():
-            self.over(f"{self.stage.number:2d} {self.stage.name}  {event['count']} of {event['total']} tests pass")
-        elif event["event"] == "failing":
-            numbers = " ".join(f"exercise {number}" for number in event["exercises"])
+    def seen_by(self, numbers: list[str]) -> str:
+        """What a test sees of the learner's file: all but the bodies of the exercises that come after its own."""
+        order = [exercise.number for exercise in exercises(self.stage)]
+        last = max((order.index(number) for number in numbers if number in order), default=len(order))
+        return stub_text(self.source, order[: last + 1])
+
+    def hear(self, news: News) -> None:
+        """Takes in what the runner says about the current run."""
+        event, test, verdict = news["event"], news.get("test"), self.verdict
+        verdict.add(news)
+        if event == "passed":
+            numbers = verdict.tests[test]
+            self.passed.setdefault(self.stage.number, {})[test] = numbers, self.seen_by(numbers)
+        elif event == "failing":
             self.on_failing()
-            if testing.fancy():
-                self.over(f"{self.stage.number:2d} {self.stage.name}  failing  {numbers}  {event['test']}")
-        elif event["event"] == "verdict":
-            self.first[self.stage.number] = event["first"]
-            found = event["verdict"]
-            verdict = Verdict(self.stage, **(found | {"failing": set(found["failing"])}))
-            self.verdicts[self.stage.number] = verdict
-            self.on_verdict(verdict)
+            numbers = " ".join(f"exercise {number}" for number in verdict.tests[test])
+            self.tell(f"failing  {numbers}  {test}")
+        elif event == "over":
+            self.finish()
+            return
+        if event in ("passed", "to do") and not verdict.failure and time.monotonic() > self.told + 0.05:
+            self.told = time.monotonic()
+            self.tell(f"{len(verdict.tests) - len(verdict.waiting)} of {len(verdict.tests)} tests pass")
+
+    def tell(self, text: str) -> None:
+        if board.fancy():
+            self.over(f"{self.stage.number:2d} {self.stage.name}  {text}")
+
+    def finish(self) -> None:
+        """There is a verdict. While nobody waits, the runner gets ready for this stage's next one."""
+        stage, self.verdicts[self.stage.number] = self.stage, self.verdict
+        self.first[stage.number] = self.verdict.test
+        self.on_verdict(self.verdict)
+        if self.stage is stage:
+            (self.spare or self.runner).ask(warm=stage.number)
 
     def on_failing(self) -> None:
         """Called as soon as a test fails, before there is a text about it."""
@@ -127,7 +176,7 @@ class Watch:
     def on_verdict(self, verdict: Verdict) -> None:
         hints.note_failing(verdict.stage, sorted(verdict.failing))
         if self.looking and verdict.state == DONE and verdict.stage is not STAGES[-1]:
-            self.over(testing.board_line(verdict) + "\n")
+            self.over(board.board_line(verdict) + "\n")
             self.run(STAGES[verdict.stage.number])
             return
         self.looking = False
@@ -136,18 +185,18 @@ class Watch:
     def show(self, verdict: Verdict) -> None:
         """The verdict, what it means, and the keys."""
         seconds = time.monotonic() - self.began
-        if testing.fancy():
+        if board.fancy():
             print("\033[2J\033[H", end="")
         before = f"a test fails, {verdict.passed} passed before it"
-        self.line(f"{testing.board_line(verdict, before)}  ({seconds:.1f} s)")
+        self.line(f"{board.board_line(verdict, before)}  ({seconds:.1f} s)")
         self.line()
         if verdict.failure is not None:
-            self.line(verdict.failure)
+            self.line(board.failure_text(verdict))
         elif verdict.state == DONE:
             texts = hints.reading_once(verdict.stage)
             self.line(f"Stage {verdict.stage.number} is done.{texts and chr(10)}{texts}")
         else:
-            self.line("\n".join(testing.next_lines(verdict)[:2]))
+            self.line("\n".join(board.next_lines(verdict)[:2]))
         self.line()
         self.line(KEYS)
 
@@ -165,7 +214,7 @@ class Watch:
             case "l":
                 self.line()
                 for stage in STAGES:
-                    self.line(testing.board_line(self.verdicts.get(stage.number) or testing.read(stage)))
+                    self.line(board.board_line(self.verdicts.get(stage.number) or board.read(stage)))
             case "r":
                 self.run(self.stage)
             case "?":
@@ -176,7 +225,8 @@ class Watch:
         """To the next stage that is not known to be done."""
         number = self.stage.number
         others = [*STAGES[number:], *STAGES[: number - 1]]
-        left = [stage for stage in others if stage.number not in self.verdicts or self.verdicts[stage.number].state != DONE]
+        done = [number for number, verdict in self.verdicts.items() if verdict.state == DONE]
+        left = [stage for stage in others if stage.number not in done]
         if not left:
             self.line("There is no other stage left to do.")
             return
@@ -205,88 +255,7 @@ class Watch:
 
     def over(self, text: str) -> None:
         """Text in place of the last line, where the screen can do that."""
-        print(f"\r{text}\033[K" if testing.fancy() else text, end="", flush=True)
-
-
-class Workshops:
-    """The process that tests. Where it cannot fork it tests only once, and another one waits for the next run."""
-
-    def __init__(self, events: queue.Queue[Event]):
-        self.events = events
-        self.number = 0  # of the latest run
-        self.log = tempfile.TemporaryFile("w+")
-        self.current: subprocess.Popen | None = None
-        self.spare: subprocess.Popen | None = None
-        self.timer: threading.Timer | None = None
-
-    def run(self, stage: Stage, first: str) -> None:
-        """Has a stage tested, beginning with the test of this name; what was running is stopped."""
-        self.number += 1
-        if not CAN_FORK:
-            self.stop()
-            self.current, self.spare = self.spare, None
-        if self.current is None:
-            self.current = self.open()
-        request = {"run": self.number, "stage": stage.number, "first": first}
-        with contextlib.suppress(BrokenPipeError):  # it ended, and says so itself
-            self.current.stdin.write(json.dumps(request).encode() + b"\n")
-        if not CAN_FORK:
-            self.spare = self.open()
-            self.timer = threading.Timer(LONGEST_RUN, self.current.kill)
-            self.timer.daemon = True
-            self.timer.start()
-
-    def open(self) -> subprocess.Popen:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "course.learn.workshop"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            bufsize=0,
-            env=environment,
-            cwd=ROOT,
-            start_new_session=True,  # Ctrl-C is for the watch alone
-        )
-        in_background(self.listen, process)
-        return process
-
-    def listen(self, process: subprocess.Popen) -> None:
-        """Passes on what a process says, and if it ends without an answer, that."""
-        answered = False
-        for line in io.BufferedReader(process.stdout):
-            event = json.loads(line)
-            answered = event["event"] in ("verdict", "broken")
-            self.events.put(("workshop", event) if event["event"] != "broken" else ("problem", event["text"]))
-        if process is not self.current or answered:
-            return
-        if CAN_FORK:
-            self.log.seek(0)
-            self.events.put(("problem", f"The tests cannot be run:\n{self.log.read()[-3000:].strip()}"))
-        else:
-            failure = f"The tests ended their process, or took longer than {LONGEST_RUN} seconds."
-            verdict = {"open": [], "passed": 0, "failed": 1, "to_do": 0, "failing": [], "failure": failure}
-            event = {"event": "verdict", "run": self.number, "first": "", "verdict": verdict}
-            self.events.put(("workshop", event))
-
-    def stop(self) -> None:
-        """Ends the current process."""
-        process, self.current = self.current, None
-        if self.timer:
-            self.timer.cancel()
-        if process:
-            process.kill()
-            process.wait()
-
-    def close(self) -> None:
-        """Ends all processes; at the end of its input a workshop also ends its forks."""
-        for process in filter(None, [self.spare, self.current]):
-            self.spare = self.current = None
-            process.stdin.close()
-            try:
-                process.wait(timeout=2 if CAN_FORK else 0)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        print(f"\r{text}\033[K" if board.fancy() else text, end="", flush=True)
 
 
 # --- keys and files --------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 from course.core.stages import STAGES
 from course.feedback.mistakes import changed
 from tests.alternatives import alternatives
-from tools.warm import Version, run_versions
+from tools.versions import Version, run_versions
 
 LEAST = 3  # alternatives for a stage
 

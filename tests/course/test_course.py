@@ -15,7 +15,7 @@ from course.cli import main
 from course.core import assemble, workspace
 from course.core.stages import ROOT, STAGES, Stage, find_stage
 from course.core.stubs import exercises, stub_text, todo
-from course.learn import hints, testing
+from course.learn import board, hints, testing
 
 pytestmark = pytest.mark.limit(100)  # some tests start Python and import torch
 
@@ -317,8 +317,8 @@ def test_fused_kernels_replace_the_reference_only(folder):
 def test_staircase(folder, upto):
     """With 1..k solved: those are the learner's, the rest is to do, and every test sees one learner's file at most."""
     solve(upto)
-    verdicts = [testing.read(stage) for stage in STAGES]
-    assert [v.state for v in verdicts] == [testing.WRITTEN] * upto + [testing.TO_DO] * (10 - upto)
+    verdicts = [board.read(stage) for stage in STAGES]
+    assert [v.state for v in verdicts] == [board.WRITTEN] * upto + [board.TO_DO] * (10 - upto)
     assert [v.untouched for v in verdicts] == [False] * upto + [True] * (10 - upto)
     generating = assemble.for_generating("auto").load()
     assert list(generating.origin.values()) == ["exercises"] * upto + ["solutions"] * (10 - upto)
@@ -401,7 +401,7 @@ def test_a_done_stage_then_a_failing_one(folder):
 
 def test_what_comes_after_a_finished_stage(folder):
     def after(number: int) -> str:
-        return "\n".join(testing.next_lines(testing.left_after(STAGES[number - 1])))
+        return "\n".join(board.next_lines(testing.left_after(STAGES[number - 1])))
 
     solve(2)
     assert "next: exercise 3.1: " in after(2)
@@ -419,9 +419,9 @@ def test_what_comes_after_a_finished_stage(folder):
 
 def test_a_started_stage_tells_how_far_it_is(folder, capsys):
     start_stage_2("x * torch.sigmoid(x)")
-    verdict = testing.read(STAGES[1])
+    verdict = board.read(STAGES[1])
     verdict.passed, verdict.to_do = 5, 20
-    assert "to do    1 of 2 exercises written" in testing.board_line(verdict)
+    assert "to do    1 of 2 exercises written" in board.board_line(verdict)
     testing.explain(verdict)
     shown = capsys.readouterr().out
     assert "next: exercise 2.2: " in shown and "make test STAGE=2" in shown

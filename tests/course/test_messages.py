@@ -18,7 +18,8 @@ from course.core.stages import ROOT, STAGES
 from course.core.stubs import exercises
 from course.feedback.mistakes import exercise_of, mistakes_of, wrong_text
 from course.feedback.reading import READING
-from tools.warm import Outcome, Version, run_versions
+from course.learn.board import Verdict
+from tools.versions import Version, run_versions
 
 GOLDEN = Path(__file__).with_name("golden")
 LONGEST = 24  # lines
@@ -61,7 +62,7 @@ def unknown_text(number: int, exercise: str, find: str, replace: str) -> str:
 
 
 @cache
-def outcomes() -> dict[object, Outcome]:
+def outcomes() -> dict[object, Verdict]:
     """What the tests say to all versions below, found in one go."""
     versions = {}
     for number, name in SCREENS:

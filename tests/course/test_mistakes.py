@@ -53,7 +53,7 @@ def version(number, name):
 def message(module, run, expected, **kwargs):
     with pytest.raises(Exception) as caught:
         check(module, run, expected, "the call", **kwargs)
-    return "\n".join([*diagnosis.sentences(caught.value), str(caught.value)])
+    return "\n".join([*diagnosis.sentences(diagnosis.mistakes_behind(caught.value)), str(caught.value)])
 
 
 def test_a_mistake_is_named_by_its_result():
@@ -96,8 +96,8 @@ def test_right_results_are_not_diagnosed(monkeypatch):
 
 @pytest.mark.limit(600)
 def test_mistakes_of_one_stage_are_caught_and_named():
-    verdicts = judge([STAGES[3]])
-    assert good_enough(verdicts), "\n".join([*(v.complaint() for v in verdicts), table(verdicts)])
+    cases = judge([STAGES[3]])
+    assert good_enough(cases), "\n".join([*(case.complaint() for case in cases), table(cases)])
 
 
 # --- small changes everywhere ----------------------------------------------------------------------------------------
