@@ -1,6 +1,9 @@
-"""`python -m course`."""
+"""`python -m course COMMAND`."""
 
 import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("This needs Python 3.11 or newer: say PYTHON=python3.12, for example.")
 
 from course.cli import main
 

@@ -1,12 +1,13 @@
 """Stage 1: group normalisation.
 
-Deep networks train well when the numbers inside them keep to one scale. A normalisation layer sees to that: it
-subtracts the mean of a set of activations and divides by their standard deviation. What differs between the kinds is
-the set. Batch norm takes one channel across all pictures of a batch, so a picture's result depends on its neighbours,
-which hurts with the small batches that large models need. Layer norm takes all channels of one picture, instance norm
-each channel alone. Group norm is the compromise: the channels of one picture are cut into groups of neighbours,
-and each group is normalised on its own. One group is layer norm over (C, H, W); as many groups as channels is instance
-norm. Stable Diffusion uses 32 groups everywhere.
+Deep networks train well when the numbers inside them stay on one scale. A normalisation layer sees to that: it
+subtracts the mean of a set of activations and divides by their standard deviation. The kinds of normalisation differ
+in the choice of the set. Batch norm takes one channel of all pictures of a batch, so the result for a picture depends
+on the other pictures; with the small batches that large models need, mean and deviation are then inaccurate. Layer norm
+takes all channels of one picture, instance norm each channel of a picture by itself. Group norm lies between these two:
+the channels of one picture are divided into groups of neighbouring channels, and each group is normalised by itself.
+One group is layer norm over (C, H, W); as many groups as channels is instance norm. All group norms of Stable Diffusion
+have 32 groups.
 
 Source: Wu and He, "Group Normalization", 2018, arXiv:1803.08494, equations 1, 2 and 7.
 """
@@ -24,15 +25,16 @@ def group_norm(
 
         y = (x - mean) / sqrt(variance + eps) * weight + bias
 
-    The variance divides by the number of elements n, not by n - 1. Half precision cannot hold the sum of many squares,
-    so float16 and bfloat16 inputs are normalised in float32 and the result is converted back.
+    The variance divides by the number of elements n, not by n - 1. float16 and bfloat16 inputs are normalised in
+    float32, and the result is converted back: float16 ends at 65504, so the square of 256 already overflows; bfloat16
+    has the range of float32 but only 8 significant bits, too few for the sum of many squares.
 
     Args:
         x: (batch, channels, ...), any floating dtype; any number of trailing dimensions.
         num_groups: how many groups; must divide the number of channels.
         weight: (channels,), one factor per channel, or None for no factor.
-        bias: (channels,), one summand per channel, or None for no summand.
-        eps: added to the variance, so that a flat picture does not divide by zero.
+        bias: (channels,), one offset per channel, or None for no offset.
+        eps: added to the variance, so that a group of equal numbers is not divided by zero.
 
     Returns:
         A new tensor with the shape and dtype of x.
@@ -44,7 +46,7 @@ def group_norm(
 
 
 class GroupNorm(nn.Module):
-    """Exercise 1.2: group normalisation as a layer with a learned scale and shift per channel.
+    """Exercise 1.2: group normalisation as a layer, with a learned factor and offset per channel.
 
     Parameters:
         weight: (num_channels,), starts as ones.
@@ -53,10 +55,10 @@ class GroupNorm(nn.Module):
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5):
         raise NotImplementedError(
-            "exercise 1.2: group normalisation as a layer with a learned scale and shift per channel"
+            "exercise 1.2: group normalisation as a layer, with a learned factor and offset per channel"
         )
 
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError(
-            "exercise 1.2: group normalisation as a layer with a learned scale and shift per channel"
+            "exercise 1.2: group normalisation as a layer, with a learned factor and offset per channel"
         )

@@ -1,10 +1,12 @@
 """Stage 3: attention, between pixels and from pixels to words.
 
-A convolution sees its neighbourhood; attention sees everything. Every position asks a question (its query), every
-position holds up a sign (its key) and carries a message (its value). How well question and sign agree decides how
-much of the message is taken over. When queries, keys and values all come from the picture, it is self-attention: the
-left eye can look at the right one. When keys and values come from the prompt, it is cross-attention: this is the one
-place in Stable Diffusion where words reach the picture.
+A convolution sees a small neighbourhood; attention can see everything. Each position has a query, and each position that
+it may look at has a key and a value, all of them vectors. The dot product of a query and a key says how well the two
+agree. A softmax turns the dot products of one query with all keys into weights, and the result is the sum of the values
+with these weights. (One can think of the query as a question, of the key as a title, and of the value as the text under
+that title.) When queries, keys and values all come from the picture, it is self-attention: the left eye can look at the
+right one. When keys and values come from the prompt, it is cross-attention: only through these layers do words reach
+the picture.
 
 Sources: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762, equation 1 and section 3.2.2; Rombach et
 al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022, arXiv:2112.10752, section 3.3 and appendix
@@ -25,9 +27,9 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask
 
         attention(Q, K, V) = softmax(Q K^T / sqrt(d) + mask) V          d: the length of one query
 
-    The softmax runs over the keys, so each query's weights sum to one. Dividing by sqrt(d) keeps the variance of
-    the scores at one. Scale the queries before the product rather than the scores after it: in half precision
-    the unscaled scores can overflow.
+    The softmax runs over the keys, so each query's weights sum to one. If the numbers in queries and keys are
+    independent with mean zero and variance one, dividing by sqrt(d) gives the scores variance one too. Scale the
+    queries before the product rather than the scores after it: in float16 the unscaled scores can overflow.
 
     Args:
         query: (..., queries, d).
@@ -58,7 +60,7 @@ class MultiHeadAttention(nn.Module):
         channels: width of x and of the result; a multiple of num_heads.
         num_heads: the number of heads (not their width).
         context_channels: width of the context; None: the same as channels.
-        qkv_bias: whether to_q, to_k and to_v have a bias. The U-Net's have none, CLIP's and the VAE's do.
+        qkv_bias: whether to_q, to_k and to_v have a bias. The U-Net's have none, CLIP's do.
     """
 
     def __init__(self, channels: int, num_heads: int, context_channels: int | None = None, qkv_bias: bool = False):
@@ -82,7 +84,7 @@ class MultiHeadAttention(nn.Module):
 
 
 def image_to_tokens(x: Tensor) -> Tensor:
-    """Given: one token per pixel, its channels being the token's features: (B, C, H, W) -> (B, H * W, C)."""
+    """Given: one token per pixel, whose features are the pixel's channels: (B, C, H, W) -> (B, H * W, C)."""
     return x.flatten(2).transpose(1, 2)
 
 
@@ -92,17 +94,20 @@ def tokens_to_image(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 class PixelAttention(nn.Module):
-    """Exercise 3.3: every pixel looks at every other pixel, with one head. The VAE has it in the middle.
+    """Exercise 3.3: self-attention between all pixels of a picture, with a single head. The VAE has it in its middle.
 
-        y = x + attention(norm(x))          on the pixels as tokens
+        tokens = the pixels of norm(x) as tokens
+        y      = x + to_out(attention(to_q(tokens), to_k(tokens), to_v(tokens)))          as a picture again
+
+    attention is scaled_dot_product_attention; with a single head, as wide as all channels, nothing has to be cut up.
 
     Parameters:
         norm: GroupNorm over channels.
-        attention: MultiHeadAttention with a single head as wide as all channels, and with biases on to_q, to_k, to_v.
+        to_q, to_k, to_v, to_out: Linear, channels -> channels, with bias.
     """
 
     def __init__(self, channels: int, num_groups: int = 32, eps: float = 1e-6):
-        raise NotImplementedError("exercise 3.3: every pixel looks at every other pixel, with one head")
+        raise NotImplementedError("exercise 3.3: self-attention between all pixels of a picture, with a single head")
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -112,23 +117,23 @@ class PixelAttention(nn.Module):
         Returns:
             (batch, channels, height, width).
         """
-        raise NotImplementedError("exercise 3.3: every pixel looks at every other pixel, with one head")
+        raise NotImplementedError("exercise 3.3: self-attention between all pixels of a picture, with a single head")
 
 
 class GEGLU(nn.Module):
-    """Exercise 3.4: a linear layer of which one half decides how much of the other half gets through.
+    """Exercise 3.4: a gated linear layer: one half of its features decides how much of the other half gets through.
 
         value, gate = proj(x)               the first and the second half of the features
-        y = value * gelu(gate)              gelu(z) = z * Phi(z), Phi: the normal distribution function, exactly
+        y = value * gelu(gate)              gelu(z) = z * Phi(z), Phi: the standard normal distribution function
+
+    This is the exact GELU, not its approximation by tanh.
 
     Parameters:
         proj: Linear, channels -> 2 * hidden_channels.
     """
 
     def __init__(self, channels: int, hidden_channels: int):
-        raise NotImplementedError(
-            "exercise 3.4: a linear layer of which one half decides how much of the other half gets through"
-        )
+        raise NotImplementedError("exercise 3.4: a gated linear layer")
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -138,13 +143,11 @@ class GEGLU(nn.Module):
         Returns:
             (..., hidden_channels).
         """
-        raise NotImplementedError(
-            "exercise 3.4: a linear layer of which one half decides how much of the other half gets through"
-        )
+        raise NotImplementedError("exercise 3.4: a gated linear layer")
 
 
 class FeedForward(nn.Module):
-    """Given: each token thinks for itself: out(geglu(x)), with a hidden layer `multiplier` times as wide.
+    """Given: two layers that treat each token by itself, out(geglu(x)); the hidden one is `multiplier` times as wide.
 
     Parameters:
         geglu: GEGLU, channels -> multiplier * channels.
@@ -161,7 +164,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Exercise 3.5: look at the picture, look at the prompt, think; each as a correction to what was there.
+    """Exercise 3.5: the transformer block: self-attention, cross-attention, feed-forward network, each a correction.
 
         x = x + self_attention(norm1(x))
         x = x + cross_attention(norm2(x), context)
@@ -174,7 +177,7 @@ class TransformerBlock(nn.Module):
     """
 
     def __init__(self, channels: int, num_heads: int, context_channels: int):
-        raise NotImplementedError("exercise 3.5: look at the picture, look at the prompt, think")
+        raise NotImplementedError("exercise 3.5: the transformer block")
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """
@@ -185,7 +188,7 @@ class TransformerBlock(nn.Module):
         Returns:
             (batch, tokens, channels).
         """
-        raise NotImplementedError("exercise 3.5: look at the picture, look at the prompt, think")
+        raise NotImplementedError("exercise 3.5: the transformer block")
 
 
 class SpatialTransformer(nn.Module):

@@ -1,11 +1,11 @@
 """Stage 4: changing the resolution.
 
 The VAE and the U-Net work at several resolutions. On the way down a convolution with stride 2 halves height and
-width; on the way up every pixel is first repeated into a square and then a convolution smooths the squares. Repeating
-and then convolving avoids the checkerboard patterns that a transposed convolution leaves.
+width. On the way up every pixel is first repeated into a square of equal pixels, and then a convolution smooths the
+squares. Repeating and then convolving avoids the checkerboard patterns that a transposed convolution can leave.
 
 Source: Odena et al., "Deconvolution and Checkerboard Artifacts", Distill, 2016, doi:10.23915/distill.00003. The
-one-sided padding of the VAE is a habit of its training code (Esser et al., "Taming Transformers", 2021,
+one-sided padding of the VAE comes from the code that it was taken over from (Esser et al., "Taming Transformers", 2021,
 arXiv:2012.09841).
 """
 
@@ -46,7 +46,7 @@ class Downsample(nn.Module):
     """Exercise 4.3: half the resolution, with a convolution of stride 2.
 
     The U-Net pads one zero on every side. The VAE's encoder (asymmetric=True) pads one zero on the right and one at the
-    bottom only, so that its grid starts at the corner of the picture.
+    bottom only: its first window starts at the top left pixel of the picture.
 
     Parameters:
         conv: 3x3 convolution, channels -> channels, stride 2.

@@ -1,27 +1,48 @@
 """Stage 5: the variational autoencoder, from pictures to latents and back.
 
-A 512x512 picture is 786,432 numbers, most of which only say how a surface is textured. The encoder squeezes a picture
-to an eighth of its height and width with four channels (48 times fewer numbers), the decoder paints it back.
-Diffusion then happens among those latents, where a step costs a fraction of what it would among pixels. The encoder
-does not return a point but a small cloud, a mean and a variance for every latent; training on samples from the cloud
-keeps neighbouring latents alike in meaning, so that the U-Net's small errors stay small errors in the picture.
+A 512x512 picture is 786,432 numbers, most of which describe fine texture. The encoder turns a picture into latents:
+four channels at an eighth of its height and width, 48 times fewer numbers. The decoder turns latents back into a
+picture. Diffusion then takes place on the latents, where a step costs a fraction of what it would cost on pixels.
 
-Both halves are stacks of residual blocks at four resolutions, with one attention block in the middle, where a picture
-is small enough for every place to look at every other.
+The encoder does not return the latents themselves, but a normal distribution for each of them: its mean and the
+logarithm of its variance. The decoder is trained on samples from these distributions, so it learns to decode latents
+that lie close together to similar pictures, and small errors of the U-Net stay small in the picture.
 
-Sources: Kingma and Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114, section 3 and appendix B;
-Rombach et al., 2022, arXiv:2112.10752, sections 3.1 and 4.1, appendix G (the scaling of the latents).
+Both halves are stacks of residual blocks at several resolutions (four in Stable Diffusion), with one attention block in
+the middle, at the lowest resolution, where there are few enough pixels for each to look at every other. The shapes
+below are those of four levels; with another number, config.factor takes the place of 8.
+
+Sources: Kingma and Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114, section 2.4 (the
+reparametrisation trick); Rombach et al., 2022, arXiv:2112.10752, sections 3.1 and 4.1, appendix G (the scaling of the
+latents).
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-from course.core.config import VAEConfig
 
 from .stage01_group_norm import GroupNorm
 from .stage02_residual import ResidualBlock, silu
 from .stage03_attention import PixelAttention
 from .stage04_upsample import Downsample, Upsample
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Given: the sizes of the VAE; the defaults are those of Stable Diffusion 1.5."""
+
+    image_channels: int = 3
+    latent_channels: int = 4
+    channels: tuple[int, ...] = (128, 256, 512, 512)  # one entry per level, from the picture down to the latents
+    blocks_per_level: int = 2  # residual blocks in each encoder level; a decoder level has one more
+    num_groups: int = 32
+    scaling_factor: float = 0.18215  # latents are multiplied by it, so that their variance is about one
+
+    @property
+    def factor(self) -> int:
+        """Given: how many pixels (in each direction) one latent stands for: 8 with four levels."""
+        return 2 ** (len(self.channels) - 1)
 
 
 class Middle(nn.Module):
@@ -55,7 +76,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Exercise 5.1: from a picture to the moments of its latents.
+    """Exercise 5.1: from a picture to the moments of its latents, their means and log variances.
 
         conv_in -> levels, highest resolution first -> middle -> silu(norm_out) -> conv_out
 
@@ -72,7 +93,9 @@ class Encoder(nn.Module):
     """
 
     def __init__(self, config: VAEConfig):
-        raise NotImplementedError("exercise 5.1: from a picture to the moments of its latents")
+        raise NotImplementedError(
+            "exercise 5.1: from a picture to the moments of its latents, their means and log variances"
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """
@@ -82,7 +105,9 @@ class Encoder(nn.Module):
         Returns:
             (batch, 2 * latent_channels, height / 8, width / 8): the moments before quant_conv.
         """
-        raise NotImplementedError("exercise 5.1: from a picture to the moments of its latents")
+        raise NotImplementedError(
+            "exercise 5.1: from a picture to the moments of its latents, their means and log variances"
+        )
 
 
 class Decoder(nn.Module):
@@ -116,12 +141,12 @@ class Decoder(nn.Module):
 
 
 def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
-    """Exercise 5.3: draw latents from the cloud that the encoder describes (the reparametrisation trick).
+    """Exercise 5.3: draw latents from the normal distribution that the moments describe (reparametrisation trick).
 
         mean, logvar = the first and the second half of the channels of moments
         latents = mean + exp(logvar / 2) * noise
 
-    logvar is the logarithm of the variance. Clamp it to [-30, 20] first, so that no exponential overflows.
+    logvar is the logarithm of the variance. Clamp it to [-30, 20] first, so that the exponential does not overflow.
 
     Args:
         moments: (batch, 2 * latent_channels, height, width).
@@ -130,7 +155,7 @@ def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
     Returns:
         (batch, latent_channels, height, width).
     """
-    raise NotImplementedError("exercise 5.3: draw latents from the cloud that the encoder describes")
+    raise NotImplementedError("exercise 5.3: draw latents from the normal distribution that the moments describe")
 
 
 class VAE(nn.Module):
@@ -195,9 +220,9 @@ def images_to_tensor(images: Tensor) -> Tensor:
 
 
 def tensor_to_images(tensor: Tensor) -> Tensor:
-    """Exercise 5.5: the way back, from [-1, 1] to the nearest of the 256 grey levels.
+    """Exercise 5.5: the way back, from [-1, 1] to the nearest of the whole numbers 0 ... 255.
 
-    Values outside of [-1, 1] become 0 or 255. Half-precision input is converted in float32.
+    Values outside of [-1, 1] become 0 or 255. float16 and bfloat16 are converted to float32 first.
 
     Args:
         tensor: (batch, 3, height, width), any floating dtype.
@@ -205,4 +230,4 @@ def tensor_to_images(tensor: Tensor) -> Tensor:
     Returns:
         (batch, height, width, 3), uint8, contiguous.
     """
-    raise NotImplementedError("exercise 5.5: the way back, from [-1, 1] to the nearest of the 256 grey levels")
+    raise NotImplementedError("exercise 5.5: the way back, from [-1, 1] to the nearest of the whole numbers 0 ... 255")

@@ -1,28 +1,28 @@
-"""Stage 8: the noise schedule, and four ways to walk it backwards.
+"""Stage 8: the noise schedule, and four ways to go through it backwards.
 
-Training noise is added in 1000 small steps, x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) e. A sum of Gaussians
-is a Gaussian, so all steps up to t make one:
+For training, noise is added to a picture in 1000 small steps, x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) e, with new
+noise e in each. A sum of independent Gaussian variables is Gaussian, so all steps up to t can be written as one:
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e          abar_t = product of (1 - beta_s) for s = 0 ... t
 
-Read from right to left, this is all there is to sampling: a guess of the noise e is a guess of the picture x_0, and
-from the guess of x_0 one can jump to any other t. A single jump from pure noise to t = 0 gives the blurred average of
-all pictures that the noise could have come from. So one walks: guess, go a bit of the way, guess again. The samplers
-differ in how they use the guesses. DDIM keeps the predicted noise and re-mixes; DDPM puts in some fresh noise; Euler
-follows the slope of a differential equation; DPM-Solver++(2M) does so with a memory of the last guess, and needs
-fewer steps.
+Sampling solves this for x_0: a prediction of the noise e gives a guess of the picture x_0, and from the guess one can
+jump to any other t. A single jump from nearly pure noise to the end gives about the average of all pictures that the
+noise could have come from, which is blurred. So a sampler takes many steps: predict, go a part of the way, predict
+again. DDIM mixes the guess with the predicted noise; DDPM adds fresh noise; Euler takes a straight step along the slope
+of a differential equation; DPM-Solver++(2M) also uses the guess of the step before, and needs fewer steps.
 
-The square root in Stable Diffusion's betas makes their square roots, the standard deviations of the added noise, grow
-evenly; the noise comes in more slowly at first than with evenly growing betas.
+Stable Diffusion's betas are squares of evenly growing numbers. These numbers, sqrt(beta_t), are the standard deviations
+of the noise that the steps add. Between the first and the last, such betas are smaller than evenly growing ones with the
+same two ends, so the noise comes in more slowly.
 
-All steppers have the same first arguments and work on the same latents, so they can be exchanged for each other.
-`next_timestep` is the one to arrive at, smaller than `timestep`; -1 stands for the clean picture. The schedule
-lives on the CPU in float64: it is read one number at a time.
+All steppers have the same first five arguments and work on the same latents; what else a sampler needs, fresh noise or
+the last guess, follows behind them. `next_timestep` is the one to arrive at, smaller than `timestep`; -1 stands for the
+clean picture. The schedule is kept on the CPU in float64: it is read one number at a time.
 
 Sources: Ho et al., "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239, equations 4, 6, 7 and 15; Song
-et al., "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502, equations 12 and 16; Karras et al.,
-"Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364, algorithm 1; Lu et al.,
-"DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2.
+et al., "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502, equations 12 and 16, section 4.2 and appendix D.2
+(fewer timesteps); Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022,
+arXiv:2206.00364, algorithm 1; Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2.
 """
 
 import math
@@ -115,7 +115,8 @@ class NoiseSchedule:
 
             1 + (num_steps - 1) * stride, ..., 1 + stride, 1          for 50 steps: 981, 961, ..., 21, 1
 
-        DPM-Solver++ has one interval more, and leaves out the 1:
+        DPM-Solver++ has one interval more, and leaves out the 1. (Its paper does not ask for that; diffusers spaces
+        its timesteps so, and the same pictures are wanted here.)
 
             1 + num_steps * stride, ..., 1 + 2 * stride, 1 + stride          for 50 steps: 951, 932, ..., 39, 20
 
@@ -131,8 +132,8 @@ class NoiseSchedule:
     def start_index(self, num_steps: int, strength: float) -> int:
         """Given: at which of the inference timesteps image-to-image starts.
 
-        A strength of 1 walks all num_steps, 0.5 the last half of them; at least one is always walked. Rounding 50 *
-        0.58 down as it stands would lose a step (it is 28.999999999999996), so a hair is added before.
+        num_steps * strength of them are taken, rounded down, and at least one: all for a strength of 1, the last half
+        for 0.5. In floating point 50 * 0.58 is 28.999999999999996; a millionth is added, so that it counts as 29.
 
         Args:
             num_steps: the number of inference timesteps.
@@ -153,7 +154,7 @@ def ddim_step(
     eta: float = 0.0,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Exercise 8.6: DDIM: guess the clean picture, then mix the same noise back in, but less of it.
+    """Exercise 8.6: DDIM: guess the clean latents, then add the predicted noise again, but less of it.
 
         original = predict_original(latents, predicted_noise, t)
         sigma    = eta * sqrt((1 - abar_next) / (1 - abar_t)) * sqrt(1 - abar_t / abar_next)
@@ -166,7 +167,7 @@ def ddim_step(
         latents: (batch, channels, height, width), at `timestep`.
         predicted_noise: the same shape.
         timestep, next_timestep: where we are and where to go; -1: to the end.
-        eta: 0: no fresh noise, the way is determined. 1: as much as DDPM.
+        eta: 0: no fresh noise, so that the result is determined. 1: as much as in DDPM.
         noise: standard normal, the shape of latents; needed only if eta > 0.
 
     Returns:
@@ -185,7 +186,7 @@ def ddpm_step(
 ) -> Tensor:
     """Exercise 8.7: DDPM: draw from the distribution of the less noisy latents, given the noisy ones and the guess.
 
-    A stride of several training steps counts as one big step with alpha = abar_t / abar_next and beta = 1 - alpha:
+    Several training steps at once count as a single one with alpha = abar_t / abar_next and beta = 1 - alpha:
 
         original = predict_original(latents, predicted_noise, t)
         mean     = sqrt(abar_next) * beta / (1 - abar_t) * original
@@ -208,16 +209,16 @@ def ddpm_step(
 def euler_step(
     schedule: NoiseSchedule, latents: Tensor, predicted_noise: Tensor, timestep: int, next_timestep: int
 ) -> Tensor:
-    """Exercise 8.8: Euler: in the right coordinates, the way from noise to picture is a curve with a simple slope.
+    """Exercise 8.8: Euler: a straight step along the slope of a differential equation.
 
-    Divide the latents by sqrt(abar). Then they are original + sigma * noise with sigma = sqrt((1 - abar) / abar), the
-    noise is their slope when sigma changes, and Euler's method goes straight along it:
+    Divided by sqrt(abar), the latents are original + sigma * noise with sigma = sqrt((1 - abar) / abar). The noise is
+    the derivative of that with respect to sigma, and Euler's method goes along this slope in a straight line:
 
         scaled = latents / sqrt(abar_t)
         scaled = scaled + (sigma_next - sigma_t) * predicted_noise
         result = scaled * sqrt(abar_next)
 
-    On the last step abar_next is 1 and sigma_next 0.
+    On the last step abar_next is 1 and sigma_next 0. On all other steps this is DDIM with eta = 0, written differently.
 
     Args and result: as for ddim_step.
     """
@@ -233,7 +234,7 @@ def dpm_solver_2m_step(
     last_timestep: int | None = None,
     last_original: Tensor | None = None,
 ) -> Tensor:
-    """Exercise 8.9: DPM-Solver++(2M): like Euler, but with an eye on where the guess is moving.
+    """Exercise 8.9: DPM-Solver++(2M): a step that also uses how the guess has changed since the step before.
 
     With alpha = sqrt(abar), sigma = sqrt(1 - abar), lambda = log(alpha / sigma) at each of the timesteps:
 
@@ -243,12 +244,13 @@ def dpm_solver_2m_step(
         guess    = original + (original - last_original) / (2 * r)
         result   = sigma_next / sigma_t * latents - alpha_next * (exp(-h) - 1) * guess
 
-    Without a last step (on the first one), guess = original. On the last step the result is original.
+    lambda_last is lambda at last_timestep. On the first step there is none, and guess = original. On the last step
+    (next_timestep is -1) the result is original.
 
     Args:
         schedule, latents, predicted_noise, timestep, next_timestep: as for ddim_step.
-        last_timestep: the timestep before this one (a larger number), or None on the first step.
-        last_original: what predict_original gave there.
+        last_timestep: the timestep of the step before (a larger number), or None on the first step.
+        last_original: what predict_original gave there, or None.
 
     Returns:
         The latents at next_timestep.

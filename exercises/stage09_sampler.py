@@ -1,18 +1,18 @@
-"""Stage 9: the sampler, where all parts become a picture.
+"""Stage 9: the sampler, which draws pictures with all the parts together.
 
 Text to image: the prompt becomes 77 vectors, noise becomes latents step by step, latents become a picture. Image to
-image: the noise does not start the story but comes in half-way, on top of a given picture; `strength` says how far
-from the end. Inpainting: after each step, everything outside of the mask is put back to what the given picture looks
-like at that noise level.
+image: a given picture is encoded, noise is added to its latents, and only the last steps are taken; `strength` says how
+many. Inpainting: after each step, everything outside of the mask is replaced by the given picture, with as much noise
+as belongs to the next timestep.
 
-In every step the U-Net is asked twice: what is noise, given the prompt, and what is noise, given another text
-(nothing, or a negative prompt)? Guidance takes the difference of the two answers as the direction "more like the
-prompt" and goes further that way than the model itself would. With a negative prompt the same difference leads away
-from it: it is a subtraction of two noise predictions for the same latents, not of two texts.
+With guidance, the U-Net predicts the noise twice in every step: for the prompt, and for another text, which is empty or
+a negative prompt. The difference of the two predictions is a direction, from the other text towards the prompt, and
+guidance goes further in this direction than the prediction for the prompt does by itself. What is subtracted are two
+noise predictions for the same latents, not two texts.
 
-Sources: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598, equation 6; Meng et al.,
-"SDEdit", 2022, arXiv:2108.01073, section 3 (image to image); Lugmayr et al., "RePaint", 2022, arXiv:2201.09865,
-equation 8 (inpainting).
+Sources: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598, equation 6 (with w = scale - 1);
+Meng et al., "SDEdit", 2022, arXiv:2108.01073, section 3 (image to image); Lugmayr et al., "RePaint", 2022,
+arXiv:2201.09865, equation 8 (inpainting).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +27,23 @@ from .stage07_unet import UNet
 from .stage08_scheduler import NoiseSchedule, ddim_step, ddpm_step, dpm_solver_2m_step, euler_step
 
 SAMPLERS = ("ddim", "ddpm", "euler", "dpm++2m")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Given: how a picture is drawn.
+
+    Attributes:
+        num_steps: the number of steps; image-to-image at a strength below 1 takes only the last of them.
+        guidance_scale: 1 means no guidance.
+        sampler: one of SAMPLERS.
+        generator: source of DDPM's noise, on the CPU; None: torch's own.
+    """
+
+    num_steps: int = 50
+    guidance_scale: float = 7.5
+    sampler: str = "ddim"
+    generator: torch.Generator | None = None
 
 
 @dataclass
@@ -59,11 +76,12 @@ class Step:
 
 
 def classifier_free_guidance(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
-    """Exercise 9.1: exaggerate what the prompt changes.
+    """Exercise 9.1: amplify what the prompt changes in the predicted noise.
 
         guided = unconditional + scale * (conditional - unconditional)
 
-    Scale 0 ignores the prompt, 1 is the model's own opinion, 7.5 is Stable Diffusion's usual exaggeration.
+    Scale 0 ignores the prompt, 1 is the prediction for the prompt as it is, and 7.5 is what Stable Diffusion is usually
+    run with. The paper's w is scale - 1, so its w = 0 is the prediction for the prompt.
 
     Args:
         unconditional: the noise predicted for the negative prompt (or none), (batch, channels, height, width).
@@ -73,7 +91,7 @@ def classifier_free_guidance(unconditional: Tensor, conditional: Tensor, scale: 
     Returns:
         The same shape.
     """
-    raise NotImplementedError("exercise 9.1: exaggerate what the prompt changes")
+    raise NotImplementedError("exercise 9.1: amplify what the prompt changes in the predicted noise")
 
 
 def encode_prompts(model: StableDiffusion, prompts: Sequence[str]) -> Tensor:
@@ -85,10 +103,10 @@ def encode_prompts(model: StableDiffusion, prompts: Sequence[str]) -> Tensor:
 def predict_noise(
     unet: UNet, latents: Tensor, timestep: int, context: Tensor, negative_context: Tensor | None, guidance_scale: float
 ) -> Tensor:
-    """Exercise 9.2: ask the U-Net, with guidance, for the noise in the latents.
+    """Exercise 9.2: the noise that the U-Net predicts, with guidance.
 
-    Without a negative_context: the U-Net's answer for the context. With one: both answers, joined by
-    classifier_free_guidance. Both questions go through the U-Net in one batch, the unconditional half first: that is
+    Without a negative_context: the prediction for the context. With one: the predictions for both, combined by
+    classifier_free_guidance. Both go through the U-Net in one batch, the unconditional half first; on a GPU that is
     faster than two calls. The U-Net takes latents in the dtype of the context and one timestep per sample.
 
     Args:
@@ -102,12 +120,13 @@ def predict_noise(
     Returns:
         (batch, channels, height, width), in the dtype of latents.
     """
-    raise NotImplementedError("exercise 9.2: ask the U-Net, with guidance, for the noise in the latents")
+    raise NotImplementedError("exercise 9.2: the noise that the U-Net predicts, with guidance")
 
 
-def timesteps_for(schedule: NoiseSchedule, sampler: str, num_steps: int) -> list[int]:
+def timesteps_for(schedule: NoiseSchedule, sampling: Sampling) -> list[int]:
     """Given: the timesteps that a sampler visits: DPM-Solver++ divides the schedule into one interval more."""
-    return schedule.inference_timesteps(num_steps, num_steps + 1 if sampler == "dpm++2m" else None)
+    intervals = sampling.num_steps + 1 if sampling.sampler == "dpm++2m" else sampling.num_steps
+    return schedule.inference_timesteps(sampling.num_steps, intervals)
 
 
 @torch.no_grad()
@@ -117,34 +136,31 @@ def denoise(
     timesteps: Sequence[int],
     context: Tensor,
     negative_context: Tensor | None = None,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
-    generator: torch.Generator | None = None,
+    sampling: Sampling = Sampling(),
     after_step: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Iterator[Step]:
-    """Exercise 9.3: walk from noisy latents to clean ones, and report every step.
+    """Exercise 9.3: from noisy latents to clean ones, reporting every step.
 
-    For each timestep: predict the noise, guess the original (schedule.predict_original), take one step of the
-    sampler towards the next timestep of the list (after the last one: -1), let after_step change the result if there is
-    an after_step, and yield a Step. DDPM needs fresh noise in every step: draw_noise(latents, generator).
-    DPM-Solver++ needs the last timestep and the last original.
+    First of all, raise a ValueError for an unknown sampler. Then for each timestep: predict the noise, guess the
+    original (schedule.predict_original), take one step of the sampler towards the next timestep of the list (after the
+    last one: -1), let after_step change the result if there is an after_step, and yield a Step. DDPM needs fresh noise
+    in every step: draw_noise(latents, sampling.generator). DPM-Solver++ needs timestep and original of the step before.
 
     Args:
         model: its unet and its schedule are used.
         latents: (batch, channels, height, width), float32, noisy as at timesteps[0].
         timesteps: falling.
-        context, negative_context, guidance_scale: as for predict_noise.
-        sampler: one of SAMPLERS.
-        generator: source of DDPM's noise, on the CPU.
+        context, negative_context: as for predict_noise.
+        sampling: its guidance_scale, sampler and generator are used; the steps are those of `timesteps`.
         after_step: called with the new latents and the next timestep; what it returns takes the latents' place.
 
     Yields:
         One Step per timestep.
 
     Raises:
-        ValueError: for an unknown sampler.
+        ValueError: for an unknown sampler, before the U-Net has run; it names the samplers that there are.
     """
-    raise NotImplementedError("exercise 9.3: walk from noisy latents to clean ones, and report every step")
+    raise NotImplementedError("exercise 9.3: from noisy latents to clean ones, reporting every step")
 
 
 def draw_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -158,7 +174,7 @@ def draw_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
 def contexts_for(
     model: StableDiffusion, prompts: Sequence[str], negative_prompts: Sequence[str], guidance_scale: float
 ) -> tuple[Tensor, Tensor | None]:
-    """Given: contexts of the prompts and of the negative prompts; None for the latter where they would cancel out."""
+    """Given: contexts of the prompts and of the negative prompts; for the latter None at scale 1, where they cancel."""
     context = encode_prompts(model, prompts)
     return context, None if guidance_scale == 1.0 else encode_prompts(model, negative_prompts)
 
@@ -177,10 +193,7 @@ def text_to_image(
     prompts: Sequence[str],
     negative_prompts: Sequence[str],
     noise: Tensor,
-    num_steps: int = 50,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
-    generator: torch.Generator | None = None,
+    sampling: Sampling = Sampling(),
     on_step: Callable[[Step], None] | None = None,
 ) -> Tensor:
     """Exercise 9.4: from prompts and noise to pictures.
@@ -191,10 +204,7 @@ def text_to_image(
         model: the pipeline's parts.
         prompts, negative_prompts: one of each per picture; "" for no negative prompt.
         noise: (batch, latent channels, height / 8, width / 8), float32, standard normal.
-        num_steps: how many steps.
-        guidance_scale: 1 means no guidance.
-        sampler: one of SAMPLERS.
-        generator: source of DDPM's noise.
+        sampling: how to draw.
         on_step: called with each Step.
 
     Returns:
@@ -211,17 +221,14 @@ def image_to_image(
     negative_prompts: Sequence[str],
     noise: Tensor,
     strength: float = 0.8,
-    num_steps: int = 50,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
-    generator: torch.Generator | None = None,
+    sampling: Sampling = Sampling(),
     on_step: Callable[[Step], None] | None = None,
     encoder_noise: Tensor | None = None,
 ) -> Tensor:
     """Exercise 9.5: from pictures and prompts to new pictures.
 
-    Encode the pictures, leave out the timesteps before schedule.start_index(num_steps, strength), add noise as at the
-    first timestep that is left, and go on as in text_to_image.
+    Encode the pictures, leave out the timesteps before schedule.start_index(sampling.num_steps, strength), add noise to
+    the latents as at the first timestep that is left, and go on as in text_to_image.
 
     Args:
         images: (batch, 3, height, width), float32, in [-1, 1].
@@ -245,18 +252,16 @@ def inpaint(
     negative_prompts: Sequence[str],
     noise: Tensor,
     strength: float = 1.0,
-    num_steps: int = 50,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
-    generator: torch.Generator | None = None,
+    sampling: Sampling = Sampling(),
     on_step: Callable[[Step], None] | None = None,
     encoder_noise: Tensor | None = None,
 ) -> Tensor:
     """Exercise 9.6: repaint a part of the pictures and keep the rest.
 
     As image_to_image, but at strength 1 start from the noise alone, and after every step keep the new latents only
-    where the mask is 1; elsewhere take the encoded pictures with the same `noise`, as noisy as at the next timestep
-    (clean when that is -1). The latents' mask takes one pixel of the mask for every 8x8 square, its top left one.
+    where the mask is 1; elsewhere take the encoded pictures with the same `noise` added as at the next timestep (none
+    when that is -1). The latents' mask takes one pixel of the mask for each latent: of the square of model.vae.factor x
+    model.vae.factor pixels (8x8) that belong to it, the top left one.
 
     Args:
         images: (batch, 3, height, width), float32, in [-1, 1].

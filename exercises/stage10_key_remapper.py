@@ -1,15 +1,17 @@
 """Stage 10: from the names in a published checkpoint to ours.
 
 A checkpoint is a dictionary from names to tensors. Stable Diffusion 1.x was published by the CompVis group as one
-file with everything in it, under the names that their code happened to use:
+file with everything in it, under the names of their code, such as
 `model.diffusion_model.input_blocks.4.1.proj_in.weight`. Ours are other names for the same tensors. Shapes do not tell
-them apart (nearly all tensors of the U-Net share their shape with another one), so a single swapped name gives a
-network that runs and paints nonsense. Hence the two rules of this stage: every tensor of the file is accounted for by
-name, and loading is strict.
+them apart (nearly all tensors of the U-Net share their shape with another one), so two exchanged names give a network
+that runs and draws nonsense. Hence the two rules of this stage: every tensor of the file is accounted for by name, and
+loading is strict.
 
-The file holds the U-Net twice. Training makes a noisy walk around a good place; the exponential moving average (EMA) of
-the weights along that walk lies closer to it than the last step does. Pictures are made with the average, and
-training would go on from the raw weights.
+Some of these files hold the U-Net twice, with raw and with averaged weights. In training, the weights move back and
+forth around good values, because each step is computed from a few pictures only; their exponential moving average (EMA)
+usually lies closer to those values than the weights of the last step. Pictures are made with the average, and training
+would go on from the raw weights. Files made for drawing only, such as v1-5-pruned-emaonly, hold just the average, under
+the names of the raw weights.
 
 Each remapper is built from small rules: a pattern of their name, and a template of ours. Reading the rules side by
 side is a good way to see that both networks are the same.
@@ -34,8 +36,8 @@ PREFIXES = {
 def split_checkpoint(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Given: one dictionary per model, each with the names that follow the model's prefix (PREFIXES).
 
-    What belongs to none of the three (the noise schedule's tables, EMA weights, ...) is left out. Not mistaken
-    for a weight may be `text_model.embeddings.position_ids`, a table of the numbers 0 ... 76: it is left out too.
+    What belongs to none of the three (the noise schedule's tables, EMA weights, ...) is left out. So is
+    `text_model.embeddings.position_ids`, which is not a weight but a table of the numbers 0 ... 76.
 
     Args:
         state_dict: a whole checkpoint.
@@ -99,10 +101,10 @@ VAE_RESIDUAL = {
 
 VAE_ATTENTION = {
     r"norm": r"norm",
-    r"q\b": r"attention.to_q",
-    r"k\b": r"attention.to_k",
-    r"v\b": r"attention.to_v",
-    r"proj_out": r"attention.to_out",
+    r"q\b": r"to_q",
+    r"k\b": r"to_k",
+    r"v\b": r"to_v",
+    r"proj_out": r"to_out",
 }
 
 
@@ -117,8 +119,9 @@ def remap_vae(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         decoder.up.I.upsample.conv                      decoder.levels.(last - I).resize.conv
         encoder.mid.block_1, attn_1, block_2            encoder.middle.residual1, attention, residual2 (decoder too)
 
-    Inside of a block, VAE_RESIDUAL and VAE_ATTENTION tell the names. CompVis numbers the decoder's levels from the
-    picture down, so the one that runs first has the highest number; ours are numbered in the order in which they run.
+    Inside of a block, VAE_RESIDUAL and VAE_ATTENTION give the names. CompVis numbers the decoder's levels from the
+    highest resolution on, so the one that runs first has the highest number; ours are numbered in the order in which
+    they run.
     The attention's q, k, v and proj_out are 1x1 convolutions in the file, of shape (C, C, 1, 1), and linear layers,
     (C, C), in ours.
 
@@ -193,8 +196,8 @@ UNET_TOP = {
 def remap_unet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Exercise 10.3: the U-Net's tensors, from CompVis' names to ours.
 
-    CompVis counts through: input_blocks.0 is conv_in, then come, level by level, n residual blocks and a
-    downsampling; on the way up each level has n + 1 output_blocks. With n = blocks per level:
+    CompVis numbers the blocks of all levels in one sequence: input_blocks.0 is conv_in, then come, level by level, n
+    residual blocks and a downsampling; on the way up each level has n + 1 output_blocks. With n = blocks per level:
 
         input_blocks.(1 + L * (n + 1) + J).0...         down.L.residuals.J...
         input_blocks.(1 + L * (n + 1) + J).1...         down.L.transformers.J...
@@ -204,8 +207,8 @@ def remap_unet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         output_blocks.(U * (n + 1) + J).1...            up.U.transformers.J...
         output_blocks.(U * (n + 1) + n).(1 or 2).conv   up.U.upsample.conv         (1 on levels without attention)
 
-    Inside of a block, UNET_RESIDUAL and UNET_TRANSFORMER tell the names; UNET_TOP tells the rest. The first
-    downsampling, at input_blocks.(n + 1), gives n away.
+    Inside of a block, UNET_RESIDUAL and UNET_TRANSFORMER give the names; UNET_TOP gives the rest. n follows from the
+    number of the first downsampling, which is input_blocks.(n + 1).
 
     Args:
         state_dict: what split_checkpoint returns as "unet".
@@ -222,7 +225,7 @@ def remap_unet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Exercise 10.4: copy the tensors into the model's parameters, all of them or none.
 
-    A model that misses one tensor keeps random numbers there and paints mush without a word; so nothing is
+    A model that misses one tensor keeps random numbers there, and draws bad pictures without any error. So nothing is
     loaded unless every parameter gets a tensor of its shape and every tensor finds its parameter. The model keeps its
     own dtype.
 

@@ -1,12 +1,13 @@
-"""Stage 2: the residual block, the workhorse of both the VAE and the U-Net.
+"""Stage 2: the residual block, of which the VAE and the U-Net are mostly made.
 
-A residual block does not compute its output from scratch: it computes a correction, and adds it to its input, y = x +
-f(x). The gradient of that sum is 1 + f'(x), so however deep the stack, the error signal reaches the first layer along
-the chain of ones. Stable Diffusion's block is pre-activated: norm, activation, convolution, in that order, so that
-nothing but additions lies on the direct path.
+A residual block does not compute its output from scratch: it computes a correction and adds it to its input, y = x +
+f(x). The derivative of that sum is 1 + f'(x): the 1 passes the gradient on unchanged, beside what flows through f, so
+that it reaches the first layer of a deep stack. Stable Diffusion's block is pre-activated: norm, activation,
+convolution, in that order. The direct path from x to y then has no norm and no activation on it, only the addition,
+and a 1x1 convolution where the number of channels changes.
 
-In the U-Net the block also has to know how noisy its input is. The timestep arrives as a vector, is projected to one
-number per channel, and is added to every position between the two convolutions.
+In the U-Net the block also has to know how noisy its input is. The timestep arrives as a vector (stage 7), is projected
+to one number per channel, and is added at every position between the two convolutions.
 
 Sources: He et al., "Identity Mappings in Deep Residual Networks", 2016, arXiv:1603.05027, figure 4e (pre-activation);
 Ho et al., "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239, appendix B (time in every block);
@@ -41,7 +42,7 @@ class ResidualBlock(nn.Module):
         h = conv2(silu(norm2(h)))
         y = shortcut(x) + h
 
-    The middle line is left out when there is no time embedding (the VAE has none). The shortcut is x itself where the
+    The second line is left out when there is no time embedding (the VAE has none). The shortcut is x itself where the
     number of channels stays the same, and a 1x1 convolution where it changes.
 
     Parameters:

@@ -1,18 +1,18 @@
 """Stage 6: CLIP's text encoder, from a prompt to 77 vectors.
 
-CLIP was trained on pictures with their captions, to give a picture and its caption the same direction and everything
-else another. So its text encoder learned to say what can be *seen*. Stable Diffusion uses it frozen, and takes not
-only one summary vector but the vector of every token: the U-Net can then look up "red" and "house" where it needs
-them.
+CLIP was trained on pictures with their captions: the vectors of a picture and of its own caption should have similar
+directions, those of a picture and of other captions different ones. So its text encoder learned to represent what can
+be *seen*. Stable Diffusion uses it without training it further. It takes not one vector for the whole prompt but the
+vector of every token, so that cross-attention can find "red" and "house" separately.
 
-First the tokenizer. Byte-pair encoding starts from single bytes, so no text is unknown, and merges neighbours in the
-order in which the training text made them frequent: common words end as one token, rare ones as a few pieces. The
-mark `</w>` closes a word, so that "car" alone and the "car" of "carpet" are different tokens. Every prompt becomes
-exactly 77 ids: begin mark, tokens, end mark, and end marks again up to the end.
+First the tokenizer. Byte-pair encoding writes a word as single bytes, so that any text can be written, and then merges
+pairs of neighbouring symbols. The merge list was learned from a large text, by merging the most frequent pair again and
+again: common words become one token, rare ones several. `</w>` marks the end of a word, so that "car" alone and the
+"car" of "carpet" are different tokens. Every prompt becomes exactly 77 ids: begin mark, tokens, end mark, and end marks
+again up to the end.
 
-Then a transformer of pre-norm layers. It reads from left to right: the causal mask lets a token see only itself and
-what stands before it, so the first end mark has seen the whole prompt. The padding is not masked: Stable Diffusion
-was trained with it in view.
+Then a transformer of pre-norm layers. The causal mask lets a token see only itself and what stands before it, so the
+first end mark has seen the whole prompt. The padding is not masked: Stable Diffusion was trained that way.
 
 Sources: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
 arXiv:2103.00020, section 2.4; Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016,
@@ -21,30 +21,59 @@ GELU).
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import regex
 import torch
 from torch import Tensor, nn
-
-from course.core.config import CLIPConfig
 
 from .stage03_attention import MultiHeadAttention
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
-MARK = regex.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")  # the brackets make MARK.split keep the marks
+MARK = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")  # the brackets make MARK.split keep the marks
 
-# A word is an English contraction, a run of letters, one single digit, or a run of anything else that can be seen.
-WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+
+
+def kind_of(character: str) -> str:
+    """Given: "letter", "number", "space" or "other", as Unicode classifies characters."""
+    if character.isspace() and character not in "\x1c\x1d\x1e\x1f":  # for Unicode these four are no white space
+        return "space"
+    category = unicodedata.category(character)  # two letters, such as "Lu": letter, upper case
+    return {"L": "letter", "N": "number"}.get(category[0], "other")
+
+
+def words(text: str) -> list[str]:
+    """Given: the text cut into words, without the white space between them.
+
+    A word is an English contraction ("'s"), a run of letters, a single number character (so "42" is two words), or a
+    run of other characters ("!?").
+    """
+    found = []
+    start = 0
+    while start < len(text):
+        kind = kind_of(text[start])
+        end = start + 1
+        contraction = next((c for c in CONTRACTIONS if text.startswith(c, start)), None)
+        if contraction is not None:
+            end = start + len(contraction)
+        elif kind != "number":
+            while end < len(text) and kind_of(text[end]) == kind:
+                end += 1
+        if kind != "space":
+            found.append(text[start:end])
+        start = end
+    return found
 
 
 def byte_alphabet() -> dict[int, str]:
     """Given: one printable character for each of the 256 bytes, so that a merge list can be a text file.
 
-    Bytes that print well in Latin-1 stand for themselves; the other 68 take the characters from number 256 on, in
-    order.
+    The 188 bytes that are visible characters in Latin-1 stand for themselves; the other 68 get the characters from
+    number 256 on, in order.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -56,9 +85,9 @@ class Tokenizer:
     """Given: the parts of CLIP's tokenizer.
 
     Args:
-        vocab: the id of every token; ids of the two marks are the highest.
+        vocab: the id of every token, the two marks included.
         merges: pairs of symbols, the pair to be merged first at the front.
-        max_length: the number of ids that every prompt is brought to.
+        max_length: the number of ids in every row, whatever the length of the prompt.
     """
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], max_length: int = 77):
@@ -69,16 +98,19 @@ class Tokenizer:
         self.begin, self.end = vocab[BEGIN], vocab[END]
 
     def clean(self, text: str) -> str:
-        """Given: Unicode normal form C, one blank for any white space, lower case."""
-        text = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", text))
-        return "".join(character.lower() for character in text)
+        """Given: the text in Unicode's normal form C, where "é" is always one character, and in lower case.
+
+        Each character is made lower case by itself, as transformers' CLIPTokenizer does it: "ΣΟΦΌΣ".lower() would give
+        the last sigma another form, "ς", because it ends a word.
+        """
+        return "".join(character.lower() for character in unicodedata.normalize("NFC", text))
 
     def bpe(self, word: str) -> list[str]:
         """Exercise 6.1: split one word into the tokens of the vocabulary, by byte-pair encoding.
 
-        Start with one symbol per character, the last one with `</w>` appended. Then, as long as there is a pair of
-        neighbours that the merge list knows, take the pair with the lowest rank (self.rank: pair -> rank) and
-        join it wherever it stands in the word, from left to right.
+        Start with one symbol per character, the last one with `</w>` appended. As long as there are neighbours that
+        are a pair of the merge list, take the pair with the lowest rank (self.rank: pair -> rank) and join it wherever
+        it stands in the word, from left to right.
 
         Args:
             word: at least one character of the byte alphabet, e.g. "carpet".
@@ -107,7 +139,7 @@ class Tokenizer:
         """Exercise 6.2: a text of any length to the ids of its tokens, without begin and end marks.
 
         Cut the text at the marks (MARK.split(text)); a part that is itself a mark, BEGIN or END, is a single token.
-        Clean every other part (self.clean), find its words (WORD.findall), spell each word's UTF-8 bytes in the byte
+        Clean every other part (self.clean), cut it into words (words), spell each word's UTF-8 bytes in the byte
         alphabet (self.alphabet: byte -> character), split it (self.bpe), and look the tokens up (self.vocab). A token
         that the vocabulary lacks becomes self.end.
 
@@ -122,7 +154,7 @@ class Tokenizer:
             if part in (BEGIN, END):
                 ids.append(self.vocab[part])
                 continue
-            for word in WORD.findall(self.clean(part)):
+            for word in words(self.clean(part)):
                 spelled = "".join(self.alphabet[byte] for byte in word.encode("utf-8"))
                 ids.extend(self.vocab.get(token, self.end) for token in self.bpe(spelled))
         return ids
@@ -148,7 +180,7 @@ class Tokenizer:
         return torch.tensor(rows, dtype=torch.long)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Given: ids back to text, without the marks and with one blank after each word."""
+        """Given: ids back to text, without the marks and with one space between words."""
         token_of = {i: token for token, i in self.vocab.items()}
         byte_of = {character: byte for byte, character in self.alphabet.items()}
         spelled = "".join(token_of[int(i)] for i in ids if int(i) not in (self.begin, self.end))
@@ -156,8 +188,20 @@ class Tokenizer:
         return b"".join(b" " if c == " " else bytes([byte_of[c]]) for c in words).decode("utf-8", "replace").strip()
 
 
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Given: the sizes of the text encoder; the defaults are those of Stable Diffusion 1.5."""
+
+    vocab_size: int = 49408
+    width: int = 768
+    hidden_width: int = 3072
+    num_layers: int = 12
+    num_heads: int = 12
+    max_length: int = 77  # tokens in every prompt, begin and end marks included
+
+
 def quick_gelu(x: Tensor) -> Tensor:
-    """Given: CLIP's activation: a cheap stand-in for GELU.
+    """Given: CLIP's activation, a fast approximation of GELU.
 
         quick_gelu(x) = x * sigmoid(1.702 * x)
 
@@ -185,7 +229,7 @@ def causal_mask(length: int) -> Tensor:
 class CLIPLayer(nn.Module):
     """Exercise 6.5: one layer of the text transformer, pre-norm.
 
-        x = x + attention(norm1(x), mask)
+        x = x + attention(norm1(x), mask=mask)
         x = x + fc2(quick_gelu(fc1(norm2(x))))
 
     Parameters:

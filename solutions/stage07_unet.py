@@ -1,24 +1,23 @@
-"""Stage 7: the U-Net, which looks at a noisy picture and says what is noise.
+"""Stage 7: the U-Net, which predicts the noise in a noisy picture.
 
-Its shape is that of the letter. On the left, going down, blocks halve the resolution step by step and widen the
-channels: fine detail becomes coarse meaning. On the right, going up, the resolution grows back. Coarse meaning alone
-could not put an edge on the right pixel, so every result on the way down is kept, and on the way up each block gets
-one of them beside its own input. They are concatenated, not added: the block's convolution then decides channel by
-channel what to take from the detail and what from the meaning, where a sum would have mixed them beyond repair.
+Its shape is that of the letter U. On the way down, on the left, the resolution is halved level by level, and the number
+of channels usually grows: deep levels can tell what is in the picture, but only roughly where. On the way up, on the
+right, the resolution is doubled level by level. To put an edge on the right pixel, the way up needs the finer results
+of the way down. So each of them is kept (a skip), and each residual block on the way up gets one of them beside its own
+input. The two are concatenated, not added: the block's convolution then has separate weights for the channels of both,
+while of a sum it would see only the sum.
 
-In each block the timestep comes in through the residual blocks and the prompt through the spatial transformers.
+The timestep comes in through the residual blocks, and the prompt through the spatial transformers.
 
 Sources: Ronneberger et al., "U-Net", 2015, arXiv:1505.04597, figure 1; Ho et al., 2020, arXiv:2006.11239, appendix B;
 Rombach et al., 2022, arXiv:2112.10752, section 3.3; Vaswani et al., 2017, arXiv:1706.03762, section 3.5
 (sinusoids).
 """
 
-import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-from course.core.config import UNetConfig
 
 from .stage01_group_norm import GroupNorm
 from .stage02_residual import ResidualBlock, silu
@@ -28,21 +27,40 @@ from .stage04_upsample import Downsample, Upsample
 EPS = 1e-5  # of every group norm in the U-Net but those inside the spatial transformers
 
 
+@dataclass(frozen=True)
+class UNetConfig:
+    """Given: the sizes of the U-Net; the defaults are those of Stable Diffusion 1.5."""
+
+    in_channels: int = 4
+    out_channels: int = 4
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry per level
+    attention: tuple[bool, ...] = (True, True, True, False)  # which levels have a spatial transformer after each block
+    blocks_per_level: int = 2  # residual blocks in each level on the way down; a level on the way up has one more
+    num_heads: int = 8
+    context_channels: int = 768  # width of the text encoder
+    num_groups: int = 32
+
+    @property
+    def factor(self) -> int:
+        """Given: height and width of the latents must be multiples of this: all levels but the last halve them."""
+        return 2 ** (len(self.channels) - 1)
+
+
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000.0) -> Tensor:
-    """Exercise 7.1: write a timestep as a vector of waves, from fast ones to slow ones.
+    """Exercise 7.1: a timestep as a vector: cosines and sines of it, with frequencies from high to low.
 
     With half = channels / 2 and i = 0 ... half - 1:
 
         frequency_i = max_period ** (-i / half)
         embedding = [cos(t * frequency_0), cos(t * frequency_1), ..., sin(t * frequency_0), sin(t * frequency_1), ...]
 
-    All cosines come first, then all sines. Computed in float32, since half precision cannot tell t=999 from t=998
-    (in float64 if the timesteps are float64).
+    All cosines come first, then all sines. Everything is computed in float32, in float64 if the timesteps are float64:
+    bfloat16 cannot tell 999 from 998, and float16 can, but rounds an angle of that size to a multiple of 0.5.
 
     Args:
         timesteps: (batch,), whole numbers 0 ... 999, any integer or floating dtype.
         channels: an even number.
-        max_period: the slowest wave takes about 2 pi * max_period steps.
+        max_period: sets the lowest frequency, which is max_period ** (1 / half - 1); the highest is always 1.
 
     Returns:
         (batch, channels), float32 (float64 for float64 timesteps).
@@ -50,13 +68,13 @@ def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 100
     dtype = torch.float64 if timesteps.dtype == torch.float64 else torch.float32
     half = channels // 2
     exponents = torch.arange(half, dtype=dtype, device=timesteps.device) / half
-    frequencies = torch.exp(-math.log(max_period) * exponents)
+    frequencies = max_period ** -exponents
     angles = timesteps.to(dtype)[:, None] * frequencies  # (batch, half)
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
 class TimeEmbedding(nn.Module):
-    """Given: let the network make of the waves what it needs: linear2(silu(linear1(timestep_embedding(t)))).
+    """Given: two learned layers on top of the cosines and sines: linear2(silu(linear1(timestep_embedding(t)))).
 
     Parameters:
         linear1: Linear, channels -> 4 * channels; linear2: Linear, 4 * channels -> 4 * channels.
@@ -76,8 +94,8 @@ class TimeEmbedding(nn.Module):
         Returns:
             (batch, 4 * channels), in the dtype of the parameters.
         """
-        waves = timestep_embedding(timesteps, self.channels).to(self.linear1.weight.dtype)
-        return self.linear2(silu(self.linear1(waves)))
+        embedding = timestep_embedding(timesteps, self.channels).to(self.linear1.weight.dtype)
+        return self.linear2(silu(self.linear1(embedding)))
 
 
 class DownBlock(nn.Module):
@@ -157,8 +175,8 @@ class MidBlock(nn.Module):
 class UpBlock(nn.Module):
     """Exercise 7.3: one level on the way up, with the skips of the way down.
 
-    config.blocks_per_level + 1 times: take the newest skip that is left, concatenate it behind x along the channels
-    (x first), then a residual block, then a spatial transformer if config.attention[level] says so. At the end
+    config.blocks_per_level + 1 times: take the newest skip off the end of the list, concatenate it behind x along the
+    channels (x first), then a residual block, then a spatial transformer if config.attention[level] says so. At the end
     an Upsample, but not on level 0.
 
     The channels of the skips, in the order in which they are used: channels[level] for all but the last; the last one
@@ -195,15 +213,17 @@ class UpBlock(nn.Module):
         """
         Args:
             x: (batch, channels of the level below, height, width).
-            skips: as many as there are residual blocks, in the order in which they were made: the last is used first.
+            skips: all that are left, in the order in which they were made. The block takes as many off the end of the
+                list as it has residual blocks, and leaves the others on it.
             time_embedding: (batch, 4 * channels[0]).
             context: (batch, tokens, context_channels).
 
         Returns:
             (batch, channels[level], 2 * height, 2 * width), on level 0 (batch, channels[0], height, width).
         """
-        for i, (residual, skip) in enumerate(zip(self.residuals, reversed(skips))):
-            x = residual(torch.cat([x, skip], dim=1), time_embedding)
+        for i, residual in enumerate(self.residuals):
+            x = torch.cat([x, skips.pop()], dim=1)
+            x = residual(x, time_embedding)
             if self.transformers:
                 x = self.transformers[i](x, context)
         if self.upsample is not None:
@@ -212,11 +232,11 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Exercise 7.4: the whole: noisy latents, timesteps and prompt to the noise in the latents.
+    """Exercise 7.4: the whole network: from noisy latents, timesteps and contexts to the predicted noise.
 
         conv_in -> down levels -> mid -> up levels -> conv_out(silu(norm_out(x)))
 
-    conv_in's result is the first skip. Each up level uses up the newest skips, as many as it has residual blocks.
+    conv_in's result is the first skip. Each up level takes the newest skips off the list, until none is left.
 
     Parameters:
         time_embedding: TimeEmbedding with channels[0].
@@ -247,17 +267,15 @@ class UNet(nn.Module):
             context: (batch, tokens, context_channels).
 
         Returns:
-            (batch, out_channels, height, width): the noise that the network believes to be in the latents.
+            (batch, out_channels, height, width): the predicted noise.
         """
         time_embedding = self.time_embedding(timesteps)
         x = self.conv_in(latents)
         skips = [x]
         for block in self.down:
             x, new_skips = block(x, time_embedding, context)
-            skips = skips + new_skips
+            skips.extend(new_skips)
         x = self.mid(x, time_embedding, context)
         for block in self.up:
-            count = len(block.residuals)
-            x = block(x, skips[-count:], time_embedding, context)
-            skips = skips[:-count]
+            x = block(x, skips, time_embedding, context)
         return self.conv_out(silu(self.norm_out(x)))

@@ -7,7 +7,6 @@ Both draw from the same file, prompt, noise, sampler, steps, device and dtype, b
 whatever else the machine does hits both alike. What counts is the ratio of each neighbouring pair.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -19,14 +18,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.update(TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error", HF_HUB_OFFLINE="1")
 
+from course.core.options import Options, like, option
 from course.core.stages import short_path
 from course.draw.checkpoint import TINY, build, choose_device, choose_dtype, open_checkpoint
-from course.draw.generate import check_sampling, check_size, on_or_off, whole_number
+from course.draw.settings import Settings, check_size
 from course.draw.speed import check_compiler, speed_up
 
 PROMPT = "a red house in a green meadow at night"
@@ -43,8 +44,10 @@ def load_ours(options, device, dtype) -> Callable:
     model = build(blocks, opened, device, dtype)
     speed_up(model, device, dtype, options.compile)
 
+    sampling = blocks[9].Sampling(options.steps, options.scale, options.sampler)
+
     def draw(noise):
-        return blocks[9].text_to_image(model, [PROMPT], [""], noise, options.steps, options.scale, options.sampler)
+        return blocks[9].text_to_image(model, [PROMPT], [""], noise, sampling)
 
     return draw
 
@@ -125,10 +128,9 @@ def timed(draw: Callable, noise, device) -> tuple[float, object]:
 
 def peak_memory(options, who: str, dtype: str, compiled: bool) -> float:
     """Peak memory in GiB of a process of its own that loads and draws once: of the GPU, or of the process."""
-    names = ("checkpoint", "steps", "scale", "sampler", "device", "size", "blocks")
-    command = [sys.executable, "-m", "course", "bench", *(f"--{name}={getattr(options, name)}" for name in names)]
-    command += [f"--memory={who}", f"--dtype={dtype}", f"--compile={int(compiled)}"]
-    command += [f"--tokenizer={options.tokenizer}"] if options.tokenizer else []
+    own = {"memory": who, "dtype": dtype, "compile": int(compiled)}
+    settings = {name: value for name in options.rules() if (value := own.get(name, getattr(options, name))) is not None}
+    command = [sys.executable, "-m", "course", "bench", *(f"--{name}={value}" for name, value in settings.items())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip() or "it was killed").splitlines()[-1]
@@ -165,7 +167,7 @@ def measure(options, device, dtype_name: str, compiled: bool) -> list[str]:
     options.compile = compiled
     dtype = choose_dtype(dtype_name, device)
     config = open_checkpoint(options.checkpoint, options.tokenizer).config
-    side = (options.size or config.image_size) // config.vae.factor
+    side = (options.width or config.image_size) // config.vae.factor
 
     def make_noise(seed: int):
         shape = (1, config.vae.latent_channels, side, side)
@@ -208,20 +210,15 @@ def measure(options, device, dtype_name: str, compiled: bool) -> list[str]:
 
 
 def check(options, device) -> list[str]:
-    """Converts the options, and refuses in one sentence what cannot be measured; the dtypes, one for each row."""
-    check_sampling(options)
-    options.rounds = whole_number("ROUNDS", options.rounds, 1, 1000)
-    if options.sampler not in SAMPLERS:
-        raise ValueError(f"SAMPLER={options.sampler} is not measured: choose one of {', '.join(SAMPLERS)}.")
+    """Refuses in one sentence what cannot be measured; the dtypes, one for each row."""
     dtypes = [name.strip() for name in options.dtype.split(",")]
     for name in dtypes:
         choose_dtype(name, device)
     if Path(options.checkpoint).is_dir():
         options.checkpoint = str(Path(options.checkpoint) / "model.safetensors")
     config = open_checkpoint(options.checkpoint, options.tokenizer).config
-    options.size = whole_number("WIDTH", options.size)
-    if options.size:
-        check_size("WIDTH", options.size, config.vae.factor * config.unet.factor)
+    if options.width is not None:
+        check_size("WIDTH", options.width, config.vae.factor * config.unet.factor)
     return dtypes
 
 
@@ -236,33 +233,30 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(f"{cell:<{w}}" for cell, w in zip(line, widths)) + " |" for line in lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    env = os.environ.get
-    parser = argparse.ArgumentParser(prog="python -m course bench", description="Speed and memory against diffusers.")
-    parser.add_argument("--checkpoint", default=env("CHECKPOINT") or str(TINY))
-    parser.add_argument("--tokenizer", default=env("TOKENIZER") or None)
-    parser.add_argument("--steps", default=env("STEPS") or "25")
-    parser.add_argument("--scale", default=env("SCALE") or "7.5")
-    parser.add_argument("--sampler", default=env("SAMPLER") or "ddim", help=" or ".join(SAMPLERS))
-    side = "height and width in pixels (default: the checkpoint's)"
-    parser.add_argument("--size", default=env("WIDTH") or "0", help=side)
-    parser.add_argument("--rounds", default=env("ROUNDS") or "7", help="timed pictures of each")
-    parser.add_argument("--device", default=env("DEVICE") or "auto")
-    parser.add_argument("--dtype", default=env("DTYPE") or "auto", help="one, or several with commas between them")
-    parser.add_argument("--blocks", default=env("BLOCKS") or "solutions")
-    parser.add_argument(
-        "--compile", nargs="?", const="1", default=env("COMPILE") or "",
-        help="1: compiled, 0: as it is (default: both for the small model, as it is for others)",
-    )
-    parser.add_argument("--memory", choices=WHO, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+@dataclass
+class BenchOptions(Options):
+    checkpoint: str = like(Settings, "checkpoint", str(TINY))
+    tokenizer: str | None = like(Settings, "tokenizer", None)
+    steps: int = like(Settings, "steps", 25)
+    scale: float = like(Settings, "scale", 7.5, "guidance scale")
+    sampler: str = option("ddim", "one without noise of its own", choices=SAMPLERS)
+    width: int | None = option(None, "width and height in pixels; by default the checkpoint's")
+    rounds: int = option(7, "timed pictures of each", least=1, most=1000)
+    device: str = like(Settings, "device", "auto")
+    dtype: str = option("auto", "one, or several with commas between them")
+    blocks: str = like(Settings, "blocks", "solutions")
+    compile: bool | None = option(None, "1: compiled, 0: as it is; by default both for the small model, as it is for others")
+    memory: str | None = option(None, "only the peak of memory of one of the two", choices=WHO, hidden=True)
 
+
+def bench(options: BenchOptions) -> int:
+    """Runs the command."""
     import torch
 
     device = choose_device(options.device)
     dtypes = check(options, device)
     small = Path(options.checkpoint).resolve() == TINY.resolve()
-    ways = [False, True] if options.compile == "" and small else [on_or_off("compile", options.compile)]
+    ways = [False, True] if options.compile is None and small else [bool(options.compile)]
     if True in ways:
         try:
             check_compiler(device)

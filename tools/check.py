@@ -1,13 +1,46 @@
-"""`make check`: the repo's own tests, the whole of tests/, against solutions/."""
+"""`make check`: the repo's own tests, against solutions/."""
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+from dataclasses import dataclass
 
+from course.core import workspace
+from course.core.options import Options, option
 from course.core.stages import ROOT
 
 
-def main(slow: bool) -> int:
-    command = [sys.executable, "-m", "pytest", "-q", "--blocks=solutions", *(["--slow"] if slow else [])]
+@dataclass
+class CheckOptions(Options):
+    slow: bool = option(False, "also the slow ones")
+
+
+STATIC = {
+    "style": ("ruff", "check", "--quiet"),
+    "format": ("ruff", "format", "--check", "--quiet"),
+    "types": ("pyrefly", "check", "--summary=none"),
+    "rooms": ("lint-imports", "--no-logo"),
+}
+
+
+def check(options: CheckOptions) -> int:
+    """Exit code 0 if the stubs are in step with the solutions, nothing static is wrong and all tests pass."""
+    wrong = workspace.stubs(workspace.StubsOptions(check=True))
+    for what, command in STATIC.items():
+        done = subprocess.run([tool(command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            wrong = 1
+            print(f"{what} ({' '.join(command)}):\n{done.stdout}{done.stderr}", flush=True)
+    tests = [sys.executable, "-m", "pytest", "-q", "--blocks=solutions", *(["--slow"] if options.slow else [])]
     environment = {name: value for name, value in os.environ.items() if name != "COURSE_EXERCISES"}
-    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+    return subprocess.run(tests, cwd=ROOT, env=environment).returncode or wrong
+
+
+def tool(name: str) -> str:
+    """A program that was installed with this interpreter. A ModuleNotFoundError if it was not."""
+    found = shutil.which(name, path=sysconfig.get_path("scripts"))
+    if found is None:
+        raise ModuleNotFoundError(f"No program {name}", name=name)
+    return found

@@ -8,8 +8,8 @@ from PIL import Image, ImageOps
 
 from course.core.assemble import for_generating
 from course.core.stages import ROOT, STAGES, short_path
+from course.core.writing import whole_file
 from course.draw.checkpoint import TINY
-from course.draw.pictures import write_atomically
 from course.show.studio import Studio
 
 FOLDER = ROOT / "docs" / "stages"
@@ -26,8 +26,8 @@ def main() -> None:
         small = ImageOps.pad(picture, SIZE, Image.Resampling.LANCZOS, color="white")
         small = small.quantize(256, Image.Quantize.MAXCOVERAGE)
         path = FOLDER / f"{stage.module}.png"
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, lambda file: small.save(file, "PNG", optimize=True))
+        with whole_file(path) as temporary:
+            small.save(temporary, "PNG", optimize=True)
         print(short_path(path), path.stat().st_size)
 
 

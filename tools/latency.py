@@ -18,6 +18,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from course.core import workspace
+from course.core.options import OneStage
 from course.core.stages import ROOT, STAGES, Stage
 from course.core.stubs import exercises, stub_text
 from course.learn.board import DONE, FAILING, TO_DO, Verdict
@@ -57,7 +58,7 @@ class Stopwatch(Watch):
                 raise RuntimeError("The tests could not be run.")
 
 
-def main(only: Stage | None) -> int:
+def latency(options: OneStage) -> int:
     """Prints a line per stage. Exit code 1 if a median is not below a second."""
     slow = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +69,7 @@ def main(only: Stage | None) -> int:
         stop = threading.Event()
         watching = in_background(watch_files, watch.events, stop)
         try:
-            for stage in [only] if only else STAGES:
+            for stage in [options.stage] if options.stage else STAGES:
                 times, whole = watch_stage(watch, stage)
                 median = statistics.median(times)
                 slow += median >= 1

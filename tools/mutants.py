@@ -5,6 +5,7 @@ Usage: python -m course mutants [--stage 3]
 
 from dataclasses import dataclass
 
+from course.core.options import OneStage
 from course.core.stages import STAGES, Stage
 from course.feedback.mistakes import Mistake, exercise_of, mistakes_of, wrong_text
 from course.learn.board import Verdict
@@ -66,7 +67,7 @@ def good_enough(cases: list[Case]) -> bool:
     return all(case.caught for case in cases) and sum(case.named for case in cases) >= WANTED * len(cases)
 
 
-def main(only: Stage | None) -> int:
-    cases = judge([only] if only else list(STAGES), talk=True)
+def mutants(options: OneStage) -> int:
+    cases = judge([options.stage] if options.stage else list(STAGES), talk=True)
     print(f"\n{table(cases)}")
     return int(not good_enough(cases))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from course.core.options import OneStage
 from course.core.stages import STAGES, Stage
 from course.feedback.mistakes import exercise_at
 from course.learn.board import Verdict
@@ -101,10 +102,10 @@ def mutants_of(stage: Stage) -> Iterator[Mutant]:
             yield Mutant(stage, line, before.strip(), after.strip(), text)
 
 
-def main(only: Stage | None) -> int:
+def mutation(options: OneStage) -> int:
     lines = [f"{'stage':16s}{'mutants':>10s}{'equivalent':>12s}{'noticed':>10s}{'not':>6s}"]
     total, noticed = 0, 0
-    for stage in [only] if only else STAGES:
+    for stage in [options.stage] if options.stage else STAGES:
         mutants = list(mutants_of(stage))
         fair = [mutant for mutant in mutants if not mutant.reason]
         versions = [Version(stage.number, mutant.text, exercise_at(stage.number, mutant.line)) for mutant in fair]

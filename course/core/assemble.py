@@ -81,16 +81,14 @@ class Blocks:
                 raise
             raise StageError(_cause(error, filename, self.package)) from error
         if self._fused and self.origin[number] == "solutions":
-            from course.draw.speed import fused_functions
+            from course.core.kernels import fused_functions
 
             module.__dict__.update(fused_functions(number))
         setattr(sys.modules[self.package], stage.module, module)
         return module
 
 
-def assemble(
-    sources: Mapping[int, Path], overrides: Mapping[int, str] | None = None, fused: bool = False
-) -> Blocks:
+def assemble(sources: Mapping[int, Path], overrides: Mapping[int, str] | None = None, fused: bool = False) -> Blocks:
     """One fresh package out of ten files.
 
     Args:

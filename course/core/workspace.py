@@ -1,12 +1,17 @@
 """Writes the learner's files, and never loses what was in them."""
 
 import difflib
+import os
 import subprocess
+import sys
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from course.core.options import OneStage, Options, option
 from course.core.stages import ROOT, STAGES, Stage, short_path
 from course.core.stubs import stub_text
+from course.core.writing import whole_file
 
 DIFF_COLOURS = {"-": "31", "+": "32", "@": "36"}
 
@@ -44,8 +49,8 @@ def replace(stage: Stage, text: str) -> Path | None:
     if old not in (None, new, stub(stage).encode(), _bytes(stage.solution), _git_copy(path)):
         backup = _free_name(path)
         backup.write_bytes(old)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(new)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(new)
     return backup
 
 
@@ -56,7 +61,9 @@ def solution_beside(stage: Stage, coloured: bool = False) -> str:
     own = (_bytes(stage.exercise) or b"").decode("utf-8", errors="replace")
     changes = list(difflib.unified_diff(own.splitlines(), solution.splitlines(), theirs, ours, lineterm=""))
     if coloured:
-        changes = [f"\033[{DIFF_COLOURS[line[0]]}m{line}\033[0m" if line[0] in DIFF_COLOURS else line for line in changes]
+        changes = [
+            f"\033[{DIFF_COLOURS[line[0]]}m{line}\033[0m" if line[0] in DIFF_COLOURS else line for line in changes
+        ]
     between = [f"From {theirs} to {ours}:", ""] if changes else [f"{theirs} is the same."]
     advice = ["", f"Nothing was changed. To take it over: make solution STAGE={stage.number} COPY=1"] if changes else []
     return "\n".join([f"{ours}:", "", solution, *between, *changes, *advice])
@@ -82,3 +89,59 @@ def _free_name(path: Path) -> Path:
     while (name := path.with_name(f"{path.stem}.{moment}{f'-{number}' if number > 1 else ''}.bak.py")).exists():
         number += 1
     return name
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SolutionOptions(OneStage):
+    copy: bool = option(False, "put it in place of your file, which is backed up")
+
+
+@dataclass
+class StubsOptions(Options):
+    check: bool = option(False, "only say which files are not up to date")
+
+
+def solution(options: SolutionOptions) -> int:
+    """`make solution`."""
+    stage = options.chosen()
+    if options.copy:
+        return put(stage, stage.solution.read_text(encoding="utf-8"), "is now the solution")
+    print(solution_beside(stage, fancy()))
+    return 0
+
+
+def reset(options: OneStage) -> int:
+    """`make reset`."""
+    stage = options.chosen()
+    return put(stage, stub(stage), "is now the stub again")
+
+
+def stubs(options: StubsOptions) -> int:
+    """`make stubs`."""
+    if not options.check:
+        tell_backups(write_stubs())
+        return 0
+    stale = stale_stubs()
+    if stale:
+        print(f"Not what solutions/ says: {', '.join(stale)}. `make stubs` writes them anew.", file=sys.stderr)
+    return int(bool(stale))
+
+
+def put(stage: Stage, text: str, what: str) -> int:
+    backup = replace(stage, text)
+    print(f"{short_path(stage.exercise)} {what}.")
+    tell_backups([backup] if backup else [])
+    return 0
+
+
+def tell_backups(backups: list[Path]) -> None:
+    for backup in backups:
+        print(f"Your version is kept as {short_path(backup)}.")
+
+
+def fancy() -> bool:
+    """Whether standard output is a terminal where colours and a moving cursor are welcome."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"

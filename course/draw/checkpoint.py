@@ -1,16 +1,13 @@
 """Opens a Stable Diffusion 1.x checkpoint and fills the assembled blocks with it.
 
-A checkpoint is one file in the original CompVis v1 layout, .safetensors or .ckpt, of any width. Beside it, or in a folder
-named separately, lie the tokenizer's vocab.json and merges.txt; a config.json beside it tells the sizes, and without one
-they are those of Stable Diffusion 1.5. Tensors are mapped from the file, not read into memory, until they are copied
-into a model, and what has been copied is let go at once: loading takes the memory of the models and little more. Code
-inside of a file is never run.
+A checkpoint is one file in the original CompVis v1 layout, .safetensors or .ckpt, of any width. Beside it, or in a
+folder named separately, lie the tokenizer's vocab.json and merges.txt; a config.json beside it tells the sizes, and
+without one they are those of Stable Diffusion 1.5. Tensors are mapped from the file, not read into memory, until they
+are copied into a model: loading takes the memory of the models and little more. Code inside of a file is never run.
 """
 
 import contextlib
-import ctypes
 import json
-import mmap
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,10 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from course.core.assemble import Blocks
 from course.core.config import ModelConfig
+from course.core.messages import first_line
 from course.core.stages import ROOT, short_path
 
 TINY = ROOT / "checkpoints" / "tiny" / "model.safetensors"
@@ -116,10 +113,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
-            f"{short_path(path)} is truncated or damaged ({_first_line(error)}); get the file again."
+            f"{short_path(path)} is truncated or damaged ({first_line(error, 120)}); get the file again."
         ) from None
 
 
@@ -165,7 +162,7 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # torch's reader trips over a damaged file in many ways
         raise ValueError(
-            f"{short_path(path)} is truncated, damaged or no checkpoint ({_first_line(error)})."
+            f"{short_path(path)} is truncated, damaged or no checkpoint ({first_line(error, 120)})."
         ) from None
     while isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
@@ -174,10 +171,6 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{short_path(path)} holds no tensors.")
     return tensors
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")[:120] if str(error).strip() else type(error).__name__
 
 
 def refuse_strangers(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -220,7 +213,7 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]
         if missing := {"<|startoftext|>", "<|endoftext|>"} - set(vocab):
             raise ValueError(f"{sorted(missing)[0]} is no token")
     except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(f"The tokenizer in {short_path(folder)} cannot be read: {_first_line(error)}.") from None
+        raise ValueError(f"The tokenizer in {short_path(folder)} cannot be read: {first_line(error, 120)}.") from None
     return vocab, merges
 
 
@@ -238,38 +231,6 @@ def _uninitialised(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(default)
         for name, function in functions.items():
             setattr(nn.init, name, function)
-
-
-class _LetGo(TorchFunctionMode):
-    """While it is active, each tensor of a mapped file leaves this process's memory again when copy_ has read it.
-
-    Without it all that was read of the file stays in memory beside the models for as long as the mapping lives. Nothing
-    is lost: who reads the tensor again gets it from the file again. Other memory, and systems other than Linux, stay
-    as they are.
-    """
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.mapped: list[tuple[int, int]] = []  # where the file lies in this process's memory, in bytes
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/self/maps").read_text().splitlines():
-                area, *_, name = line.split(maxsplit=5)
-                if name == str(path.resolve()):
-                    start, end = (int(number, 16) for number in area.split("-"))
-                    self.mapped.append((start, end))
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if function == Tensor.copy_ and len(args) > 1 and isinstance(args[1], Tensor) and args[1].device.type == "cpu":
-            self.let_go(args[1].data_ptr(), args[1].nbytes)
-        return result
-
-    def let_go(self, start: int, size: int) -> None:
-        """The whole pages within these bytes."""
-        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + size) // mmap.PAGESIZE * mmap.PAGESIZE
-        if first < last and any(begin <= first and last <= end for begin, end in self.mapped):
-            madvise = ctypes.CDLL(None).madvise
-            madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), ctypes.c_int(mmap.MADV_DONTNEED))
 
 
 def build(
@@ -300,8 +261,7 @@ def build(
         with _uninitialised(dtype):
             model = make()
         try:
-            with _LetGo(checkpoint.path):
-                remap.load_weights(model, weights)
+            remap.load_weights(model, weights)
         except ValueError as error:
             raise ValueError(f"{short_path(checkpoint.path)}: {error}") from None
         model = model.eval().requires_grad_(False).to(device)
@@ -322,7 +282,7 @@ def prefers_channels_last(device: torch.device | str, dtype: torch.dtype) -> boo
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """"auto": CUDA, else Apple's MPS, else the processor. ValueError if the one asked for is not there."""
+    """ "auto": CUDA, else Apple's MPS, else the processor. ValueError if the one asked for is not there."""
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -339,7 +299,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """"auto": float16 on a GPU, float32 on a processor. ValueError for an unknown name."""
+    """ "auto": float16 on a GPU, float32 on a processor. ValueError for an unknown name."""
     if wanted == "auto":
         return torch.float32 if device.type == "cpu" else torch.float16
     if wanted not in DTYPES:

@@ -1,6 +1,5 @@
 """`make generate`: draws pictures with the learner's finished blocks, and the reference for the rest."""
 
-import argparse
 import contextlib
 import hashlib
 import os
@@ -8,90 +7,29 @@ import random
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import get_args, get_type_hints
 
+from course.core.assemble import for_generating
+from course.core.messages import Refusal
 from course.core.stages import ROOT, STAGES, short_path
-
-PROMPT = "a red house on a green hill at night"
-SAMPLERS = ("ddim", "ddpm", "euler", "dpm++2m")
-MAX_SIZE = 4096
-
-
-@dataclass
-class Settings:
-    """All that decides what a picture looks like. Defaults of None depend on the checkpoint or on other settings."""
-
-    prompt: str = PROMPT
-    negative: str = ""
-    steps: int = 25
-    scale: float | None = None  # None: what suits the checkpoint
-    seed: int | None = None  # None: a new one every time
-    sampler: str = "ddim"
-    width: int | None = None  # None: as the checkpoint was trained
-    height: int | None = None
-    count: int = 1
-    init: str | None = None
-    strength: float | None = None  # None: 0.8 for image-to-image, 1 for inpainting
-    mask: str | None = None
-    ema: bool = True
-    checkpoint: str | None = None  # None: the one that comes with the course
-    tokenizer: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    blocks: str = "auto"
-    compile: bool = False
-    init_sha256: str | None = None  # of the files, so that FROM can tell whether they are still the same
-    mask_sha256: str | None = None
+from course.core.writing import check_writable
+from course.draw.blame import explain
+from course.draw.settings import Order, Settings, check_size
 
 
-HELP = {
-    "prompt": "what to draw",
-    "negative": "what to keep away from",
-    "steps": "how many times the noise is predicted, 1 to 500 (default 25)",
-    "scale": "guidance scale: 1 none (default: what suits the checkpoint, 7.5 for SD 1.5, 4 for the small one)",
-    "seed": "number that picks the starting noise (default: a new one every time)",
-    "sampler": f"one of {', '.join(SAMPLERS)}",
-    "width": "of the picture, in pixels",
-    "height": "of the picture, in pixels",
-    "count": "how many pictures, with seeds counting up; more than one also gives a contact sheet",
-    "init": "picture file to start from (image-to-image)",
-    "strength": "with --init: above 0 (keep nearly all) up to 1 (keep nearly nothing)",
-    "mask": "with --init: picture file of the same size, white where to paint anew",
-    "ema": "1: the U-Net's averaged weights (default), 0: its raw ones",
-    "checkpoint": "SD 1.x file, .safetensors or .ckpt (default: the small one that comes with the course)",
-    "tokenizer": "folder with vocab.json and merges.txt (default: beside the checkpoint)",
-    "device": "auto, cuda, mps or cpu",
-    "dtype": "auto, float32, float16 or bfloat16",
-    "blocks": "auto: your finished stages, exercises: only yours, solutions: only the reference",
-    "compile": "1: compile U-Net and decoder first (takes minutes and memory, pays off for many pictures)",
-}
-
-
-class Refusal(ValueError):
-    """Something that cannot be done; the message is one sentence for the person who asked."""
-
-
-def main(arguments: list[str]) -> int:
-    """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 2 refused, 130 stopped."""
-    options = parse(arguments)
+def generate(order: Order) -> int:
+    """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 130 stopped. A Refusal is the caller's."""
     with stoppable():
         try:
-            settings = settings_from(options)
-            out = Path(options.out).expanduser() if options.out else None
-            # Two threads that wait for each other by spinning are slower than one; torch reads this when it is imported.
+            # Two threads that wait for each other by spinning are slower than one; torch reads this at its import.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            return run(settings, out, options.film)
+            return run(order.settings(), order.out, order.film)
         except KeyboardInterrupt:
             print("\nStopped; nothing half-finished was written.", file=sys.stderr)
             return 130
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 2
 
 
 _stops: list[int] = []  # signals that have asked this process to stop
@@ -119,122 +57,7 @@ def stop_if_asked() -> None:
         raise KeyboardInterrupt
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Flags, each with the make variable of the same name as its default; nothing is converted yet."""
-    parser = argparse.ArgumentParser(
-        prog="python -m course generate",
-        description="Draws pictures. Every option can also be given as a variable: make generate SEED=7.",
-    )
-    for name, text in HELP.items():
-        parser.add_argument(f"--{name}", default=os.environ.get(name.upper()), help=text.replace("%", "%%"))
-    parser.add_argument("--out", default=os.environ.get("OUT"), help="PNG file to write (default: a new one in outputs/)")
-    parser.add_argument("--film", nargs="?", const="1", default=os.environ.get("FILM"), help="1: every step as a GIF too")
-    parser.add_argument("--from", dest="from_", default=os.environ.get("FROM"), help="PNG of this command, to repeat it")
-    return parser.parse_args(arguments)
-
-
-def settings_from(options: argparse.Namespace) -> Settings:
-    """Converted and checked as far as that needs no checkpoint."""
-    values = {}
-    if options.from_:
-        from course.draw.pictures import read_settings
-
-        known = {field.name for field in fields(Settings)}
-        values = {name: value for name, value in read_settings(options.from_).items() if name in known}
-    for name in HELP:
-        given = getattr(options, name)
-        if given is not None and (given != "" or name in ("prompt", "negative")):
-            values[name] = convert(name, given)
-            values.pop(f"{name}_sha256", None)
-    options.film = options.film is not None and on_or_off("film", options.film)
-    try:
-        settings = Settings(**values)
-        check_settings(settings)
-    except TypeError:
-        raise Refusal(f"FROM={options.from_} holds settings that make no sense.") from None
-    return settings
-
-
-def convert(name: str, text: str):
-    """A value from its text, by the kind of the setting."""
-    if name in ("steps", "seed", "width", "height", "count"):
-        return whole_number(name.upper(), text)
-    if name in ("scale", "strength"):
-        try:
-            return float(text)
-        except ValueError:
-            raise Refusal(f"{name.upper()}={text} is not a number.") from None
-    if name in ("ema", "compile"):
-        return on_or_off(name, text)
-    return text
-
-
-def whole_number(name: str, text: str, least: int | None = None, most: int | None = None) -> int:
-    """The number that the text is; a Refusal unless it is one, and within the bounds."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise Refusal(f"{name}={text} is not a whole number.") from None
-    if least is not None and not least <= value <= most:
-        raise Refusal(f"{name}={value} is not possible: choose {least} to {most}.")
-    return value
-
-
-def on_or_off(name: str, text: str) -> bool:
-    if text.lower() in ("1", "yes", "true", "on"):
-        return True
-    if text.lower() in ("0", "no", "false", "off", ""):
-        return False
-    raise Refusal(f"{name.upper()}={text} is neither 1 nor 0.")
-
-
-def check_settings(s: Settings) -> None:
-    for name, kind in get_type_hints(Settings).items():
-        value, kinds = getattr(s, name), get_args(kind) or (kind,)
-        if type(value) not in kinds and not (type(value) is int and float in kinds):
-            raise TypeError
-        try:
-            str(value).encode()
-        except UnicodeEncodeError:
-            raise Refusal(f"{name.upper()} is not UTF-8: it holds bytes that are no characters.") from None
-    if not 1 <= s.steps <= 500:
-        raise Refusal(f"STEPS={s.steps} is not possible: choose 1 to 500.")
-    if s.scale is not None and not abs(s.scale) <= 100:  # nor nan
-        raise Refusal(f"SCALE={s.scale:g} is not possible: choose a number from -100 to 100 (7.5 is usual).")
-    if s.sampler not in SAMPLERS:
-        raise Refusal(f"SAMPLER={s.sampler} is not known: choose one of {', '.join(SAMPLERS)}.")
-    if not 1 <= s.count <= 100:
-        raise Refusal(f"COUNT={s.count} is not possible: choose 1 to 100.")
-    if s.seed is not None and not 0 <= s.seed < 2**63 - s.count:
-        raise Refusal(f"SEED={s.seed} is not possible: choose a whole number from 0 to 2^63 - {s.count + 1}.")
-    if s.blocks not in ("auto", "exercises", "solutions"):
-        raise Refusal(f"BLOCKS={s.blocks} is not possible: choose auto, exercises or solutions.")
-    if s.init is None and s.mask is not None:
-        raise Refusal(f"MASK={s.mask} needs INIT, the picture to be repainted.")
-    if s.init is None and s.strength is not None:
-        raise Refusal(f"STRENGTH={s.strength:g} needs INIT, the picture to start from.")
-    if s.strength is not None and not 0.0 < s.strength <= 1.0:
-        raise Refusal(f"STRENGTH={s.strength:g} is not possible: choose a number above 0, up to 1.")
-
-
-def check_sampling(options: argparse.Namespace) -> None:
-    """Converts the `steps` and the `scale` of another command, and checks them and its `sampler` as for a picture."""
-    options.steps, options.scale = convert("steps", options.steps), convert("scale", options.scale)
-    check_settings(Settings(steps=options.steps, scale=options.scale, sampler=options.sampler))
-
-
-def check_size(name: str, value: int, multiple: int) -> None:
-    if not multiple <= value <= MAX_SIZE or value % multiple:
-        nearest = min(max(round(value / multiple), 1) * multiple, MAX_SIZE)
-        raise Refusal(
-            f"{name}={value} is not possible: this model draws multiples of {multiple} up to {MAX_SIZE}; "
-            f"the nearest is {nearest}."
-        )
-
-
 def run(settings: Settings, out: Path | None, film: bool) -> int:
-    from course.core.assemble import StageError, for_generating
-
     if out is not None and out.suffix.lower() != ".png":
         raise Refusal(f"OUT={out} does not end in .png.")
     check_targets(out or ROOT / "outputs" / "picture.png", settings.count, film)
@@ -245,10 +68,6 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
         blocks.load()
         draw_all(blocks, settings, out, film)
         return 0
-    except StageError as error:
-        stop_if_asked()
-        print(error, file=sys.stderr)
-        return 1
     except Refusal:
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
@@ -258,8 +77,6 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
 
 def check_targets(out: Path, count: int, film: bool) -> None:
     """Refuses what could not be written in the end, before an hour of drawing."""
-    from course.draw.pictures import check_writable
-
     for path in [out, *(numbered(out, i) for i in range(count if count > 1 else 0))]:
         check_writable(path)
         if film:
@@ -276,52 +93,6 @@ def say_whose(blocks) -> None:
     names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < len(STAGES) else ""
     rest = "" if len(mine) == len(STAGES) else "; the reference stands in for the rest"
     print(f"{len(mine)}/{len(STAGES)} blocks are yours{names}{rest}.")
-
-
-def explain(error: BaseException, blocks) -> int:
-    """What went wrong while drawing: out of memory, a mistake in a learner's file, or a refusal from deeper down.
-
-    A mistake in a learner's file need not show there: what it hands over makes the reference fail, or torch, or us.
-    """
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error):
-        print(
-            "The GPU's memory is not enough: try a smaller WIDTH and HEIGHT, DTYPE=float16, or DEVICE=cpu.",
-            file=sys.stderr,
-        )
-        return 2
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error):
-        print("The memory is not enough: try a smaller WIDTH and HEIGHT, or DTYPE=bfloat16.", file=sys.stderr)
-        return 2
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        reason = str(error).strip().splitlines()
-        print(f"COMPILE=1 failed ({reason[0] if reason else type(error).__name__}): draw with COMPILE=0.", file=sys.stderr)
-        return 2
-    frames = traceback.extract_tb(error.__traceback__)
-    yours = {str(blocks.paths[s.number]): s for s in STAGES if blocks.origin[s.number] == "exercises"} if blocks else {}
-    reference = {str(path) for path in blocks.paths.values()} - set(yours) if blocks else set()
-    in_yours = [frame for frame in frames if frame.filename in yours]
-    in_reference = [frame for frame in frames if frame.filename in reference]
-    reason = f"{type(error).__name__}: {first_line(error)}"
-    if in_yours:
-        place = in_yours[-1]
-        advice = f"`make test STAGE={yours[place.filename].number}` tells more; BLOCKS=solutions draws without it."
-    elif yours and not isinstance(error, (ValueError, OSError)) and (in_reference or not isinstance(error, RuntimeError)):
-        place = in_reference[-1] if in_reference else frames[-1]
-        advice = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
-    elif isinstance(error, (ValueError, RuntimeError, OSError)):
-        print(str(error) if isinstance(error, ValueError) and str(error) else first_line(error), file=sys.stderr)
-        return 2
-    else:
-        print(f"{short_path(frames[-1].filename)}:{frames[-1].lineno}: {reason}", file=sys.stderr)
-        return 2
-    print(f"{short_path(place.filename)}:{place.lineno}: {reason}\n    {place.line}\n{advice}", file=sys.stderr)
-    return 1
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
@@ -356,8 +127,10 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
     warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
     speed_up(model, device, dtype, settings.compile)
-    print(f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
-          f"loaded in {time.perf_counter() - started:.1f} s")
+    print(
+        f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
+        f"loaded in {time.perf_counter() - started:.1f} s"
+    )
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
@@ -456,9 +229,8 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], images, mask, de
                 decoded = model.vae.decode(step.original.to(model.vae.post_quant_conv.weight.dtype))
                 frames.append(to_picture(decoded.float()))
 
-        common = dict(
-            num_steps=s.steps, guidance_scale=s.scale, sampler=s.sampler, generator=generator, on_step=on_step
-        )
+        sampling = sampler.Sampling(s.steps, s.scale, s.sampler, generator)
+        common = {"sampling": sampling, "on_step": on_step}
         if images is None:
             tensor = sampler.text_to_image(model, [s.prompt], [s.negative], noise, **common)
         elif mask is None:
@@ -475,8 +247,8 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], images, mask, de
         raise TypeError(f"the sampler gave {got}, and a tensor of {wanted} is wanted")
     if not torch.isfinite(tensor).all():
         dtype = str(model.unet.conv_in.weight.dtype).removeprefix("torch.")
-        advice = "a block or a weight of the file is wrong; try BLOCKS=solutions" if dtype == "float32" else (
-            f"the numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32, or BLOCKS=solutions"
-        )
+        advice = "a block or a weight of the file is wrong; try BLOCKS=solutions"
+        if dtype != "float32":
+            advice = f"numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32"
         raise Refusal(f"The picture of seed {s.seed} came out as nan: {advice}.")
     return to_picture(tensor), frames

@@ -1,22 +1,25 @@
-"""Pictures from and to files: reading what people have, writing nothing half, and remembering how a picture was made."""
+"""Pictures from and to files: reading what people have, and remembering how a picture was made."""
 
-import contextlib
 import json
-import os
 import re
-import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from course.core.stages import short_path
+from course.core.writing import whole_file
 
 MAX_PIXELS = 64_000_000  # a larger file is refused before it is unpacked into memory
 SETTINGS = "settings"  # the PNG text entry that holds all settings as JSON
+PARAMETERS = "parameters"  # the one that other programs read
+SAMPLER_NAMES = {
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "euler": "Euler",
+    "dpm++2m": "DPM++ 2M",
+}  # as those programs write them
 
 
 def read_picture(path: str | Path, argument: str) -> Image.Image:
@@ -56,23 +59,9 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
 
 def _sixteen_bits(picture: Image.Image) -> Image.Image:
     """Grey levels 0 ... 65535 (or floats 0 ... 1) to 0 ... 255."""
-    low, high = picture.getextrema()
+    _, high = picture.getextrema()
     scale = 255.0 if picture.mode == "F" and high <= 1.0 else 255.0 / 65535.0 if high > 255 else 1.0
     return picture.convert("F").point(lambda level: level * scale).convert("L")
-
-
-def check_writable(path: Path) -> None:
-    """ValueError, in one sentence, if write_atomically could not write this file now."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        with contextlib.suppress(FileNotFoundError):
-            path.lstat()  # is the name possible?
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
 
 
 def fit(picture: Image.Image, width: int, height: int, method: Image.Resampling = Image.Resampling.LANCZOS):
@@ -80,46 +69,65 @@ def fit(picture: Image.Image, width: int, height: int, method: Image.Resampling 
     return ImageOps.fit(picture, (width, height), method)
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Calls `write` with a temporary file beside `path` and renames it when all is on the disk.
-
-    Raises:
-        ValueError: in one sentence, if it cannot be written; `path` is then as it was before.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
-    except OSError as error:
-        raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ValueError(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_png(path: Path, picture: Image.Image, settings: dict | None = None) -> None:
-    """A PNG that remembers its settings: prompt and seed in plain text entries, all of them as JSON."""
+    """A PNG that remembers its settings: prompt and seed in plain text entries, all of them as JSON.
+
+    The entry "parameters" says what other Stable Diffusion programs can read of them.
+    """
     info = PngInfo()
     for name, value in (settings or {}).items():
         if name in ("prompt", "negative", "seed"):
             info.add_itxt(name, str(value))
     if settings:
         info.add_itxt(SETTINGS, json.dumps(settings, ensure_ascii=False))
-    write_atomically(path, lambda file: picture.save(file, "PNG", pnginfo=info))
+        info.add_text(PARAMETERS, parameters(settings, picture.size))
+    with whole_file(path) as temporary:
+        picture.save(temporary, "PNG", pnginfo=info)
+
+
+def parameters(settings: dict, size: tuple[int, int]) -> str:
+    """The settings in the text format of AUTOMATIC1111's web interface, which other programs read as well.
+
+    First come the lines of the prompt, then those of the negative prompt if there is one, then the rest in one line.
+    The format has no way to say that a line which begins "Negative prompt:" belongs to the prompt, nor that a line begins
+    or ends with blanks: for drawing the same picture again, the entry "settings" is exact.
+
+    Args:
+        settings: of `make generate`, by name; those that are missing or None are left out.
+        size: width and height, in pixels, where the settings name none.
+    """
+    checkpoint = Path(settings.get("checkpoint") or "checkpoints/tiny")
+    generic = checkpoint.stem == "model" and checkpoint.parent.name  # of a folder, the name says more
+    sampler = settings.get("sampler")
+    values = {
+        "Steps": settings.get("steps"),
+        "Sampler": SAMPLER_NAMES.get(sampler, sampler),
+        "CFG scale": settings.get("scale"),
+        "Seed": settings.get("seed"),
+        "Size": f"{settings.get('width') or size[0]}x{settings.get('height') or size[1]}",
+        "Model": generic or checkpoint.stem,
+        "Denoising strength": strength_of(settings),
+    }
+    lines = [str(settings.get("prompt") or "")]
+    if settings.get("negative"):
+        lines.append(f"Negative prompt: {settings['negative']}")
+    lines.append(", ".join(f"{name}: {quoted(value)}" for name, value in values.items() if value is not None))
+    return "\n".join(lines)
+
+
+def quoted(value: str | int | float) -> str:
+    """A value as it stands in the line of parameters: in JSON's quotes where it would end too early without them."""
+    text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if set(',:\n"').intersection(text) else text
+
+
+def strength_of(settings: dict) -> float | None:
+    """The strength of image to image (0.8 unless given) or inpainting (1 unless given); None without INIT."""
+    if settings.get("init") is None:
+        return None
+    if settings.get("strength") is not None:
+        return settings["strength"]
+    return 0.8 if settings.get("mask") is None else 1.0
 
 
 def read_settings(path: str | Path) -> dict:
@@ -145,12 +153,8 @@ def write_film(path: Path, frames: Sequence[Image.Image], seconds: float = 4.0) 
     """A GIF that shows the frames one after the other, in so many seconds, and rests on the last one."""
     each = max(20, int(1000 * seconds / len(frames)))
     durations = [each] * (len(frames) - 1) + [1500]
-    write_atomically(
-        path,
-        lambda file: frames[0].save(
-            file, "GIF", save_all=True, append_images=list(frames[1:]), duration=durations, loop=0
-        ),
-    )
+    with whole_file(path) as temporary:
+        frames[0].save(temporary, "GIF", save_all=True, append_images=list(frames[1:]), duration=durations, loop=0)
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int = 0, gap: int = 2, labels: Sequence[str] = ()):

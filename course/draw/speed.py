@@ -1,4 +1,4 @@
-"""What makes drawing faster without a word changed in the stages: torch's kernels, packed convolutions, torch.compile."""
+"""What makes drawing faster without a word changed in the stages: packed convolutions, torch.compile."""
 
 import os
 import platform
@@ -7,31 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-
-
-def fused_functions(number: int) -> dict[str, Any]:
-    """torch's kernels for the formulas of stages 1 to 4, under the names and with the arguments used there."""
-
-    def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
-        return F.group_norm(x, num_groups, weight, bias, eps)
-
-    def silu(x):
-        return F.silu(x)
-
-    def scaled_dot_product_attention(query, key, value, mask=None):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-
-    def image_to_tokens(x):
-        return x.flatten(2).transpose(1, 2).contiguous()  # else every operation on the tokens makes its own copy
-
-    def upsample_nearest(x, scale=2):
-        return F.interpolate(x, scale_factor=scale, mode="nearest")
-
-    replacements = {
-        1: (group_norm,), 2: (silu,), 3: (scaled_dot_product_attention, image_to_tokens), 4: (upsample_nearest,)
-    }
-    return {function.__name__: function for function in replacements.get(number, ())}
 
 
 def speed_up(model: Any, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:

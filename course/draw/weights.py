@@ -4,13 +4,13 @@ A download that was cut off goes on where it stopped. What arrives is compared w
 only then gets its final name.
 """
 
-import argparse
 import hashlib
-import os
 import shutil
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from course.core.messages import Refusal, first_line
+from course.core.options import Options, option
 from course.core.stages import ROOT, short_path
 
 REPOSITORY = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -30,7 +30,7 @@ def fetch(name: str, target: Path, repository: str) -> None:
     """Downloads one file of the repository to `target`, unless the very file is there already.
 
     Raises:
-        ValueError: in one sentence, if the hub cannot be reached, the disk is too small or the hash is another.
+        Refusal: in one sentence, if the hub cannot be reached, the disk is too small or the hash is another.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HTTPError
@@ -46,33 +46,36 @@ def fetch(name: str, target: Path, repository: str) -> None:
         free = shutil.disk_usage(target.parent).free
         arrived = sum(part.stat().st_size for part in unfinished.rglob("*.incomplete"))
         if stated.size and free < stated.size - arrived + SPARE:
-            raise ValueError(
+            raise Refusal(
                 f"{short_path(target)} needs {stated.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left."
             )
         path = Path(hf_hub_download(repository, name, local_dir=unfinished))
     except (HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{name} could not be fetched from {repository}: {reason.rstrip('.')}. The same command goes on from here."
+        raise Refusal(
+            f"{name} could not be fetched from {repository}: {first_line(error)}. The same command goes on from here."
         ) from None
     if expected is not None and sha256(path) != expected:
         path.unlink()
-        raise ValueError(f"{name} arrived damaged (its sha256 is not {expected}); it was deleted, try again.")
+        raise Refusal(f"{name} arrived damaged (its sha256 is not {expected}); it was deleted, try again.")
     path.replace(target)
     print(f"{short_path(target)}  {target.stat().st_size / 1e6:,.1f} MB" + ("  sha256 ok" if expected else ""))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m course weights", description="Fetches Stable Diffusion 1.5.")
-    parser.add_argument("--which", choices=tuple(MODELS), default=os.environ.get("WHICH") or "ema",
-                        help="ema: 4 GB, averaged weights only (default); full: 8 GB, raw and averaged")
-    parser.add_argument("--repository", default=os.environ.get("REPOSITORY") or REPOSITORY)
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or FOLDER), help="folder for the files")
-    options = parser.parse_args(arguments)
-    if options.which not in MODELS:
-        raise ValueError(f"WHICH={options.which} is not possible: choose {' or '.join(MODELS)}.")
-    print(f"Stable Diffusion 1.5 from huggingface.co/{options.repository}, under the {LICENCE} licence:\n"
-          "it lets you use and share the model, and names uses that are not allowed. Read it there before you go on.")
+@dataclass
+class WeightsOptions(Options):
+    which: str = option(
+        "ema", "ema: 4 GB, averaged weights only (default); full: 8 GB, raw and averaged", choices=tuple(MODELS)
+    )
+    repository: str = option(REPOSITORY, "where on the hub")
+    out: Path = option(FOLDER, "folder for the files (default: checkpoints/sd15)")
+
+
+def weights(options: WeightsOptions) -> int:
+    """Runs the command."""
+    print(
+        f"Stable Diffusion 1.5 from huggingface.co/{options.repository}, under the {LICENCE} licence:\n"
+        "it lets you use and share the model, and names uses that are not allowed. Read it there before you go on."
+    )
     for name in TOKENIZER:
         fetch(name, options.out / Path(name).name, options.repository)
     model = options.out / MODELS[options.which]
@@ -80,7 +83,3 @@ def main(arguments: list[str] | None = None) -> int:
     shutil.rmtree(options.out / ".download", ignore_errors=True)
     print(f'\nDraw with it: make generate CHECKPOINT={short_path(model)} PROMPT="..."')
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

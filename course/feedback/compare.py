@@ -39,28 +39,36 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
 
 def check(
     stage: ModuleType,
-    run: Callable[[ModuleType], Any],
+    run: str | Callable[[ModuleType], Any],
     expected: Any,
-    call: str,
+    call: str = "",
     *,
     tolerance: float = TOLERANCE,
     hint: str = "",
     inputs: Mapping[str, Tensor] | None = None,
     explain: Callable[[ModuleType], str] | None = None,
+    **given: Any,
 ) -> None:
-    """Asserts that `run(stage)` gives what is expected.
+    """Asserts that a call gives what is expected.
 
     Args:
         stage: the module under test.
-        run: takes the module, so that the same call can be made with another version of it.
+        run: the call as a learner would write it, "group_norm(x, num_groups)", with the names of the module and those
+            of `given`; or a function of the module. The same call can be made with another version of the module.
         expected: a tensor (compared within the tolerance), anything that compares with == (ints, strings, lists of
             them), or a dict, list or tuple of tensors.
-        call: the call as a learner would write it, for the message.
+        call: what the message names, unless `run` says it.
         tolerance: of the relative error ||got - wanted|| / ||wanted||.
         hint: what a difference here usually means.
         inputs: tensors that the call must not change.
         explain: takes the module; called only after one of a run's first failures, for more lines of the message.
+        given: what the names in `run` mean. Tensors among them must not be changed either; numbers and texts are told.
     """
+    if isinstance(run, str):
+        told = [f"{name}={value!r}" for name, value in given.items() if isinstance(value, (int, float, str))]
+        call = call or run + (f" with {', '.join(told)}" if told else "")
+        inputs = dict(inputs or {}) | {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        run = evaluated(run, given)
     explain = explain if diagnosis.left > 0 else None
     trial = diagnosis.Trial(stage, run, inputs or {}, lambda value: difference(value, expected, tolerance))
     result = trial.of(stage)
@@ -79,6 +87,12 @@ def check(
         lines = [f"{call}: {problem}", explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
         raise diagnosis.attach(AssertionError("\n".join(filter(None, lines))), trial, result)
     diagnosis.remember(trial, call)
+
+
+def evaluated(call: str, given: Mapping[str, Any]) -> Callable[[ModuleType], Any]:
+    """A function of a module that makes the call with the names of the module and the given ones."""
+    code = compile(call, f"<{call}>", "eval")
+    return lambda module: eval(code, {**vars(module), **given})
 
 
 def difference(actual: Any, expected: Any, tolerance: float) -> str:

@@ -7,7 +7,7 @@ Rules = Mapping[str, str]
 
 RESIDUAL = {r"time_emb_proj": "time_proj", r"conv_shortcut": "shortcut"}
 ATTENTION = {r"to_out\.0": "to_out"}
-PIXEL_ATTENTION = {r"group_norm": "norm", r"to_out\.0": "attention.to_out", r"to_([qkv])": r"attention.to_\1"}
+PIXEL_ATTENTION = {r"group_norm": "norm", r"to_out\.0": "to_out"}
 FEED_FORWARD = {r"net\.0\.": "geglu.", r"net\.2": "out"}
 TRANSFORMER_BLOCK = {
     r"attn1\.to_out\.0": "self_attention.to_out",
@@ -25,8 +25,8 @@ VAE = {
     r"mid_block\.resnets\.0": "middle.residual1",
     r"mid_block\.resnets\.1": "middle.residual2",
     r"mid_block\.attentions\.0\.group_norm": "middle.attention.norm",
-    r"mid_block\.attentions\.0\.to_out\.0": "middle.attention.attention.to_out",
-    r"mid_block\.attentions\.0": "middle.attention.attention",
+    r"mid_block\.attentions\.0\.to_out\.0": "middle.attention.to_out",
+    r"mid_block\.attentions\.0": "middle.attention",
     r"conv_norm_out": "norm_out",
     r"conv_shortcut": "shortcut",
 }

@@ -1,7 +1,5 @@
 """What is known of a stage, and how it is shown."""
 
-import os
-import sys
 import textwrap
 from dataclasses import dataclass, field
 
@@ -9,6 +7,7 @@ from course.core.assemble import StageError, stage_to_do
 from course.core.contract import differences
 from course.core.stages import Stage, short_path
 from course.core.stubs import exercises, to_do_lines
+from course.core.workspace import fancy
 from course.learn.runner import News
 
 DONE, FAILING, TO_DO, WRITTEN, NOT_LOADED = "done", "failing", "to do", "written", "cannot be loaded"
@@ -184,8 +183,3 @@ def coloured(state: str) -> str:
     """The state, padded, and in colour on a terminal that wants it."""
     padded = f"{state:7s}"
     return f"\033[{COLOURS[state]}m{padded}\033[0m" if fancy() else padded
-
-
-def fancy() -> bool:
-    """Whether standard output is a terminal where colours and a moving cursor are welcome."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"

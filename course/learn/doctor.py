@@ -15,16 +15,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from course.core import setup
 from course.core.assemble import StageError, stage_to_do
+from course.core.options import NoOptions
 from course.core.stages import ROOT, STAGES, exercises_folder, short_path
-from course.learn.board import fancy
+from course.core.workspace import fancy
 
 GIB = 2**30
 Finding = tuple[bool, str, str]  # whether it is well, what was looked at, and what to do about it
 SET_UP = "`make test` sets up .venv; with NO_VENV=1: python3 -m pip install -r requirements.lock"
 
 
-def main() -> int:
+def doctor(options: NoOptions) -> int:
     """Prints a line per thing, and what to do below those that are not well. Exit code 1 if there is one."""
     sick = 0
     for look in (python, packages, device, memory, disk, checkpoint, git, learners_files):
@@ -49,7 +51,7 @@ def python() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    wanted = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split())
+    wanted = setup.pins()
     installed = {name: version_of(name) for name in wanted}
     missing = [name for name, version in installed.items() if version is None]
     other = [

@@ -5,26 +5,34 @@ The texts are in course/learn/hints/, one TOML file per stage. What was shown is
 
 import contextlib
 import json
-import os
 import sys
 import textwrap
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from course.core.assemble import StageError, stage_to_do
-from course.core.stages import ROOT, STAGES, Stage, exercises_folder, find_stage, short_path
+from course.core.messages import Refusal
+from course.core.options import OneStage, option
+from course.core.stages import STAGES, Stage, exercises_folder, short_path
 from course.core.stubs import Exercise, exercises
+from course.core.writing import whole_file
 
 TEXTS = Path(__file__).with_name("hints")
 WIDTH = 110
 
 
-def main(stage_text: str | None, exercise_number: str | None) -> int:
+@dataclass
+class HintOptions(OneStage):
+    exercise: str | None = option(None, "its number, such as 3.2; by default the first that is not done")
+
+
+def hint(options: HintOptions) -> int:
     """Shows one more hint for an exercise, or for the first of a stage (or of all) that is not done."""
-    stage = find_stage(stage_text) if stage_text else None
-    if exercise_number:
-        print(next_hint(*find_exercise(exercise_number, stage)))
+    stage = options.stage
+    if options.exercise:
+        print(next_hint(*find_exercise(options.exercise, stage)))
         return 0
     for candidate in [stage] if stage else STAGES:
         try:
@@ -152,12 +160,10 @@ def write_state(state: dict[str, Any]) -> None:
     """Replaces the file in one step. Where that is not possible, nothing is remembered, and a line says so."""
     path = state_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(state, indent=1), encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        print(f"{short_path(path)} cannot be written ({error.strerror}): what was shown is forgotten.", file=sys.stderr)
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(state, indent=1), encoding="utf-8")
+    except Refusal as error:
+        print(f"{error} What was shown is forgotten.", file=sys.stderr)
 
 
 def note_failing(stage: Stage, numbers: list[str]) -> None:

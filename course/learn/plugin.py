@@ -17,6 +17,7 @@ QUIET = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 os.environ.update(QUIET)
+os.environ.setdefault("NO_VENV", "1")  # commands that tests start run with this interpreter
 
 import contextlib
 import re

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from course.core.stages import ROOT, Stage, exercises_folder, short_path
@@ -41,7 +41,7 @@ class Runner:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.ready = threading.Event()
         self.closed = False
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`news` closes it)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "course.learn.workshop", *(str(s.test) for s in stages)],
             stdin=subprocess.PIPE,
@@ -58,24 +58,26 @@ class Runner:
             self.process.stdin.write(json.dumps({"folder": str(exercises_folder())} | request).encode() + b"\n")
             self.process.stdin.flush()
 
-    def news(self) -> Iterator[News]:
+    def news(self) -> Generator[News, None, None]:
         """What it says. If it ends without having been closed, that ends its run, or is "broken"."""
         run, test, began = None, None, 0.0
-        for line in self.process.stdout:
-            found = json.loads(line)
-            if found["event"] == "ready":
-                self.ready.set()
-                continue
-            run = found["run"] if found["event"] != "over" else None
-            test, began = (found["test"], time.monotonic()) if found["event"] == "begun" else (test, began)
-            test = test if found["event"] in ("begun", "failing") else None
-            yield found
-        code = self.process.wait()
+        with self.process.stdout as lines, self.log as log:
+            for line in lines:
+                found = json.loads(line)
+                if found["event"] == "ready":
+                    self.ready.set()
+                    continue
+                run = found["run"] if found["event"] != "over" else None
+                test, began = (found["test"], time.monotonic()) if found["event"] == "begun" else (test, began)
+                test = test if found["event"] in ("begun", "failing") else None
+                yield found
+            code = self.process.wait()
+            log.seek(0)
+            said = log.read()[-3000:].strip()
         if self.closed:
             return
         if run is None or CAN_FORK:
-            self.log.seek(0)
-            yield {"event": "broken", "text": f"The tests could not be run:\n{self.log.read()[-3000:].strip()}"}
+            yield {"event": "broken", "text": f"The tests could not be run:\n{said}"}
             return
         if test:
             yield {"run": run, "event": "failed", "test": test, "cause": cause_of_death(code, time.monotonic() - began)}
@@ -90,6 +92,7 @@ class Runner:
             self.process.wait(timeout=2 if CAN_FORK else 0)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
 
 
 def run_all(requests: Iterable[dict[str, Any]], stages: Sequence[Stage], at_once: int = 1) -> Iterator[News]:
@@ -117,10 +120,12 @@ def run_all(requests: Iterable[dict[str, Any]], stages: Sequence[Stage], at_once
             if found["event"] == "over":
                 running -= 1
                 if runner.process.poll() is not None:
+                    runner.close()
                     runner = Runner(stages)
                     news = runner.news()
     finally:
         runner.close()
+        news.close()
 
 
 def cause_of_death(code: int, seconds: float) -> str:

@@ -1,12 +1,12 @@
 """`make test`: tests what was begun, says where the learner stands, and writes that down for a program to read."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from course.core.stages import STAGES, Stage
 from course.core.stubs import exercises
+from course.core.writing import whole_file
 from course.learn import hints
 from course.learn.board import DONE, FAILING, NOT_LOADED, Board, Verdict, failure_text, next_lines, read
 from course.learn.runner import run_all
@@ -14,7 +14,7 @@ from course.learn.runner import run_all
 RESULT_VERSION = 1
 
 
-def test_in_order(result: Path | None = None) -> int:
+def test_in_order(result: Path | None) -> int:
     """Tests every stage that was begun. Exit code 1 only if something that was tried fails.
 
     result: where to write what was found; see write_result.
@@ -32,7 +32,7 @@ def test_in_order(result: Path | None = None) -> int:
     return int(bool(failing))
 
 
-def test_one(stage: Stage, result: Path | None = None) -> int:
+def test_one(stage: Stage, result: Path | None) -> int:
     """Tests one stage. Exit code 0 only if it is done."""
     (verdict,) = run_tests([stage], result)
     if verdict.state != DONE:
@@ -112,9 +112,8 @@ def write_result(path: Path, verdicts: list[Verdict]) -> None:
                         "exercise" are null of a file that cannot be loaded, and where there is none
     """
     text = json.dumps({"version": RESULT_VERSION, "stages": [as_json(verdict) for verdict in verdicts]}, indent=1)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with whole_file(path) as file:
+        file.write_text(text + "\n", encoding="utf-8")
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import watchfiles
 from course.core.assemble import StageError
 from course.core.stages import ROOT, STAGES, Stage, exercises_folder, short_path
 from course.core.stubs import exercises, stub_text
+from course.core.workspace import fancy
 from course.learn import board, hints
 from course.learn.board import DONE, Verdict
 from course.learn.runner import CAN_FORK, News, Runner
@@ -158,7 +159,7 @@ class Watch:
             self.tell(f"{len(verdict.tests) - len(verdict.waiting)} of {len(verdict.tests)} tests pass")
 
     def tell(self, text: str) -> None:
-        if board.fancy():
+        if fancy():
             self.over(f"{self.stage.number:2d} {self.stage.name}  {text}")
 
     def finish(self) -> None:
@@ -184,7 +185,7 @@ class Watch:
     def show(self, verdict: Verdict) -> None:
         """The verdict, what it means, and the keys."""
         seconds = time.monotonic() - self.began
-        if board.fancy():
+        if fancy():
             print("\033[2J\033[H", end="")
         before = f"a test fails, {verdict.passed} passed before it"
         self.line(f"{board.board_line(verdict, before)}  ({seconds:.1f} s)")
@@ -254,7 +255,7 @@ class Watch:
 
     def over(self, text: str) -> None:
         """Text in place of the last line, where the screen can do that."""
-        print(f"\r{text}\033[K" if board.fancy() else text, end="", flush=True)
+        print(f"\r{text}\033[K" if fancy() else text, end="", flush=True)
 
 
 # --- keys and files --------------------------------------------------------------------------------------------------

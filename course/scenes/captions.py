@@ -41,6 +41,7 @@ def _pair(first: str, second: str, rng: random.Random) -> str:
             f"{first} next to {second}",
             f"{first} to the left of {second}",
             f"{second} to the right of {first}",
+            f"{first} on the left and {second} on the right",
         )
     )
 
@@ -73,6 +74,26 @@ def caption(scene: Scene, rng: random.Random) -> str:
         return f"{time}, {subject} {ground}".rstrip()
     opening = rng.choice(OPENINGS) if style > 0.85 else ""
     return " ".join(part for part in (opening, subject, ground, time) if part)
+
+
+def swapped(text: str) -> str | None:
+    """A caption that the same words make wrong: two things exchange their colours, or else left becomes right.
+
+    None for a caption that has neither two colours nor a side.
+    """
+    words = text.split()
+    bare = [word.strip(",") for word in words]
+    first, *others = [i for i, word in enumerate(bare) if word in COLOURS and bare[i + 1] != "meadow"]
+    if not others or bare[first] == bare[others[0]]:
+        sides = {"left": "right", "right": "left"}
+        turned = " ".join(sides.get(word, word) for word in words)
+        return turned if turned != text else None
+    second = others[0]
+    words[first], words[second] = words[second], words[first]
+    for i in (first, second):
+        if i > 0 and words[i - 1] in ("a", "an"):
+            words[i - 1] = _with_article(words[i]).split()[0]
+    return " ".join(words)
 
 
 def plain_prompt(scene: Scene) -> str:

@@ -148,9 +148,7 @@ class Brush:
     and in that colour: an outline, when the object is painted over it afterwards.
     """
 
-    def __init__(
-        self, canvas: Canvas, x: float, base: float, scale: float, side: int = 1, rim: Rgb | None = None
-    ):
+    def __init__(self, canvas: Canvas, x: float, base: float, scale: float, side: int = 1, rim: Rgb | None = None):
         self.canvas, self.x, self.base, self.scale, self.side, self.rim = canvas, x, base, scale, side, rim
         self.grow = 0.010 if rim else 0.0
 

@@ -19,6 +19,7 @@ TIMES = ("day", "sunset", "night")
 
 SIZES = {"medium": (0.52, 0.59), "big": (0.64, 0.71)}
 PAIR_SIZE = (0.42, 0.46)
+PAIR_SHARE = 0.35  # of the pictures show two things
 PLACES = {"left": (0.32, 0.36), "centre": (0.47, 0.53), "right": (0.64, 0.68)}
 OBJECT_SCALE = {"car": 1.1, "castle": 1.02, "robot": 0.96, "fish": 1.05}
 FLYING = ("balloon", "rocket")
@@ -100,7 +101,7 @@ def sample_scene(rng: random.Random, held_out: bool = False) -> Scene:
     """Draw a random scene without held-out combinations, or a single-object scene with one."""
     while True:
         ground, time = rng.choice(GROUNDS), rng.choice(TIMES)
-        count = 2 if not held_out and rng.random() < 0.1 else 1
+        count = 2 if not held_out and rng.random() < PAIR_SHARE else 1
         things = tuple(Thing(name, rng.choice(COLOURS)) for name in rng.sample(OBJECTS, count))
         if any(is_held_out(thing.object, thing.colour, ground) != held_out for thing in things):
             continue
@@ -128,25 +129,28 @@ def _draw_stars(canvas: Canvas, horizon: float, rng: random.Random) -> None:
         canvas.circle(x, y, radius, (brightness, brightness, 255))
 
 
-def _draw_moon(canvas: Canvas, x: float, y: float) -> None:
+def _draw_moon(canvas: Canvas, x: float, y: float, light: bool) -> None:
     canvas.soft_ellipse(x, y, 0.25, 0.25, (184, 194, 250), 0.6)
+    if not light:
+        return
     canvas.circle(x, y, 0.075, (252, 246, 218))
     for across, down, radius in ((-0.024, -0.018, 0.016), (0.024, 0.014, 0.02), (-0.012, 0.034, 0.012)):
         canvas.circle(x + across, y + down, radius, (230, 222, 194))
 
 
-def _draw_sky(canvas: Canvas, time: str, horizon: float, rng: random.Random) -> float:
-    """Paint the sky with its sun or moon and return where on the x axis that stands."""
+def _draw_sky(canvas: Canvas, time: str, horizon: float, rng: random.Random, light: bool) -> float:
+    """Paint the sky with its sun or moon (their glow only if not `light`) and return where on the x axis it stands."""
     canvas.gradient(0, horizon + 0.08, SKIES[time])
     light_x = rng.choice((rng.uniform(0.10, 0.2), rng.uniform(0.8, 0.9)))
     if time == "night":
         _draw_stars(canvas, horizon, rng)
-        _draw_moon(canvas, light_x, rng.uniform(0.12, 0.18))
+        _draw_moon(canvas, light_x, rng.uniform(0.12, 0.18), light)
         return light_x
     low = time == "sunset"
     y = horizon - rng.uniform(0.08, 0.13) if low else rng.uniform(0.12, 0.18)
     canvas.soft_ellipse(light_x, y, 0.5 if low else 0.28, 0.42 if low else 0.28, (255, 240, 176), 0.85)
-    canvas.circle(light_x, y, 0.09 if low else 0.068, SUN[time])
+    if light:
+        canvas.circle(light_x, y, 0.09 if low else 0.068, SUN[time])
     for x in rng.sample((0.08, 0.35, 0.65, 0.92), rng.randint(1, 2)):
         _draw_cloud(canvas, x + rng.uniform(-0.06, 0.06), rng.uniform(0.1, 0.34), rng.uniform(0.06, 0.085), time)
     return light_x
@@ -277,9 +281,9 @@ def _draw_city(canvas: Canvas, time: str, horizon: float, rng: random.Random) ->
         canvas.rectangle(left, 0.945, left + 0.12, 0.965, tint((244, 236, 206), time))
 
 
-def _draw_background(canvas: Canvas, ground: str, time: str, rng: random.Random) -> Setting:
+def _draw_background(canvas: Canvas, ground: str, time: str, rng: random.Random, light: bool) -> Setting:
     horizon = rng.uniform(0.60, 0.64)
-    light_x = _draw_sky(canvas, time, horizon, rng)
+    light_x = _draw_sky(canvas, time, horizon, rng, light)
     if ground == "meadow":
         _draw_meadow(canvas, time, horizon, rng)
     elif ground == "sea":
@@ -338,10 +342,13 @@ def _draw_thing(canvas: Canvas, thing: Thing, setting: Setting, x: float, size: 
         _draw_waterline(canvas, x, base, size, time)
 
 
-def draw_scene(scene: Scene, rng: random.Random, size: int = 128) -> Image.Image:
-    """Illustrate a scene as an RGB picture; every free detail comes from `rng`."""
+def draw_scene(scene: Scene, rng: random.Random, size: int = 128, light: bool = True) -> Image.Image:
+    """Illustrate a scene as an RGB picture; every free detail comes from `rng`.
+
+    Without `light` the sun or moon is left out, and all else is the same.
+    """
     canvas = Canvas(size)
-    setting = _draw_background(canvas, scene.ground, scene.time, rng)
+    setting = _draw_background(canvas, scene.ground, scene.time, rng, light)
     if len(scene.things) == 2:
         for thing, x in zip(scene.things, (0.26, 0.74)):
             _draw_thing(canvas, thing, setting, x + rng.uniform(-0.01, 0.01), rng.uniform(*PAIR_SIZE), rng)

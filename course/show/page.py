@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from course.draw.pictures import write_atomically
+from course.core.writing import whole_file
 
 WIDTH = 10.0  # inches
 DOTS = 110  # pixels per inch
@@ -58,7 +58,8 @@ def write(page: Page, notes: Sequence[str], path: Path) -> None:
     info = PngInfo()
     for name, text in (("Title", page.title), ("Description", page.caption), ("Comment", "\n".join(notes))):
         info.add_itxt(name, text)
-    write_atomically(path, lambda file: picture.save(file, "PNG", pnginfo=info))
+    with whole_file(path) as temporary:
+        picture.save(temporary, "PNG", pnginfo=info)
 
 
 def colours(values, low: float | None = None, high: float | None = None, name: str = SIGNED) -> numpy.ndarray:

@@ -43,7 +43,10 @@ def pixels(studio: Studio) -> Page:
     size = max(math.isqrt(len(weights)) for weights in maps)
     finest = torch.stack([weights for weights in maps if len(weights) == size * size]).mean(0)  # (queries, keys)
     places = {
-        "the middle": (0.5, 0.5), "the sky": (0.12, 0.3), "the ground": (0.88, 0.75), "the left edge": (0.5, 0.06),
+        "the middle": (0.5, 0.5),
+        "the sky": (0.12, 0.3),
+        "the ground": (0.88, 0.75),
+        "the left edge": (0.5, 0.06),
     }
     top, bottom = [], []
     for down, across in places.values():

@@ -68,7 +68,8 @@ def cloud(studio: Studio) -> Page:
     return Page(
         "Why does the encoder describe a cloud and not a point?",
         "Because training decodes samples and not means, latents close to each other must give nearly the same "
-        f"picture. A small cloud is enough (a sample lies about {float((sample - encoded).std()):.2f} from the mean): the "
+        "picture. A small cloud is enough "
+        f"(a sample lies about {float((sample - encoded).std()):.2f} from the mean): the "
         "decoder bears more than that, and a small error of the U-Net stays a small error in the picture.",
         grid_figure(list(zip(*columns)), [], names),
     )

@@ -44,7 +44,8 @@ def prompts(studio: Studio) -> Page:
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     return Page(
         "What does the U-Net get to read?",
-        "Not letters but vectors. Numbers: the cosine of the angle between two prompts' vectors at the end mark, near 1 "
+        "Not letters but vectors. "
+        "Numbers: the cosine of the angle between two prompts' vectors at the end mark, near 1 "
         "where prompts describe similar pictures. Left: the tokens of each prompt; a word that the vocabulary lacks is "
         "spelled in pieces.",
         figure,

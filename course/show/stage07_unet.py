@@ -32,7 +32,8 @@ def estimates(studio: Studio) -> Page:
     return Page(
         "What does the U-Net see in the noise?",
         "Top: the latents of one picture under less and less noise, decoded. Below: the clean picture that follows "
-        f"from the noise that the U-Net predicts for '{prompt}'. Under strong noise that is blurred, an average of much "
+        f"from the noise that the U-Net predicts for '{prompt}'. "
+        "Under strong noise that is blurred, an average of much "
         "that the prompt allows, and small errors of the noise become large ones of the picture; with less noise it "
         "settles on this one.",
         grid_figure(rows, ["noisy", "estimate"], [f"t = {t}" for t in TIMESTEPS]),

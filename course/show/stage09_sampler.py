@@ -51,8 +51,13 @@ def strength(studio: Studio) -> Page:
     pictures = studio.arrays(images)
     for amount in STRENGTHS:
         result = studio.blocks[9].image_to_image(
-            studio.model, images, [prompt], [""], studio.noise(4), strength=amount, num_steps=studio.steps,
-            guidance_scale=studio.opened.config.guidance_scale,
+            studio.model,
+            images,
+            [prompt],
+            [""],
+            studio.noise(4),
+            strength=amount,
+            sampling=studio.blocks[9].Sampling(studio.steps, studio.opened.config.guidance_scale),
         )
         pictures.extend(studio.arrays(result))
     return Page(

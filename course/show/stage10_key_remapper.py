@@ -22,10 +22,26 @@ GROUPS = {
 }
 # Their groups in the order in which they run, but for the two convolutions around the latents.
 ORDER = (
-    "time_embed", "input_blocks", "middle_block", "output_blocks", "out",
-    "encoder.conv_in", "encoder.down", "encoder.mid", "encoder.norm_out", "encoder.conv_out", "decoder.conv_in",
-    "decoder.mid", "decoder.up", "decoder.norm_out", "decoder.conv_out", "quant_conv", "post_quant_conv",
-    "text_model.embeddings", "text_model.encoder", "text_model.final",
+    "time_embed",
+    "input_blocks",
+    "middle_block",
+    "output_blocks",
+    "out",
+    "encoder.conv_in",
+    "encoder.down",
+    "encoder.mid",
+    "encoder.norm_out",
+    "encoder.conv_out",
+    "decoder.conv_in",
+    "decoder.mid",
+    "decoder.up",
+    "decoder.norm_out",
+    "decoder.conv_out",
+    "quant_conv",
+    "post_quant_conv",
+    "text_model.embeddings",
+    "text_model.encoder",
+    "text_model.final",
 )
 
 Flows = Mapping[tuple[str, str], int]

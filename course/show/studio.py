@@ -64,6 +64,7 @@ class Studio:
         seed: int = 0,
         steps: int | None = None,
         scale: float | None = None,
+        sampler: str = "ddim",
         model: Any = None,
         **others: Any,
     ) -> Tensor:
@@ -72,9 +73,10 @@ class Studio:
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         noise = self.noise(seed, len(prompts))
         negative = others.pop("negative", "")
+        generator = torch.Generator().manual_seed(seed)
+        sampling = self.blocks[9].Sampling(steps or self.steps, scale, sampler, generator)
         return self.blocks[9].text_to_image(
-            model or self.model, prompts, [negative] * len(prompts), noise, steps or self.steps, scale,
-            generator=torch.Generator().manual_seed(seed), **others,
+            model or self.model, prompts, [negative] * len(prompts), noise, sampling, **others
         )
 
     def walk(self, prompt: str, **options: Any) -> tuple[Tensor, list[Any]]:

@@ -1,8 +1,10 @@
 """Training of the text encoder, as CLIP's was trained: a picture and its caption shall point the same way.
 
 A small convolutional network turns pictures into vectors, the text encoder turns captions into vectors, and in a batch
-of N of each every caption has to find its picture among the N, and every picture its caption. The picture network and
-the projections are needed for training only. With several processes each compares within its own batch.
+of N of each every caption has to find its picture among the N, and every picture its caption. A batch rarely has two
+captions of the same words, so nothing would teach the network which colour belongs to which thing. Hence every caption
+of two things also comes with its colours swapped, as one more that the pictures must not choose. The picture network
+and the projections are needed for training only. With several processes each compares within its own batch.
 
 Source: Radford et al., 2021, arXiv:2103.00020, section 2.3 and figure 3.
 """
@@ -18,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from course.core.config import CLIPConfig
+from course.scenes.captions import swapped
 from course.training.data import Pictures
 from course.training.loop import load_weights, save_weights
 from course.training.tokenizer import train_tokenizer, write_tokenizer
@@ -99,8 +102,9 @@ class CLIPPart:
         self.batch = min(batch or (192 if device.type == "cpu" else 512), pictures.num_trained)
 
     def examples(self, chosen: np.ndarray, which: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Tokens of one caption each, and the pictures at 64 pixels in [-1, 1]."""
-        tokens = self.tokenizer([self.pictures.captions[i][k] for i, k in zip(chosen, which)])
+        """Tokens of one caption each, then those of all swapped captions; the pictures at 64 pixels in [-1, 1]."""
+        captions = [self.pictures.captions[i][k] for i, k in zip(chosen, which)]
+        tokens = self.tokenizer(captions + [wrong for text in captions if (wrong := swapped(text))])
         images = torch.from_numpy(np.stack([self.pictures.images[i] for i in chosen])).to(self.device)
         images = F.interpolate(images_to_tensor(images), size=(PICTURE_SIZE, PICTURE_SIZE), mode="area")
         return shortened(tokens).to(self.device), images
@@ -112,10 +116,11 @@ class CLIPPart:
         chosen = first + rng.choice(self.pictures.num_trained, size=self.batch, replace=False)
         which = rng.integers(0, len(self.pictures.captions[0]), size=self.batch)
         texts, pictures, scale = model(*self.examples(chosen, which))
-        scores = scale * texts @ pictures.T  # (captions, pictures)
-        right = torch.arange(len(scores), device=scores.device)
-        loss = 0.5 * (F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right))
-        return loss, {"loss": loss.detach(), "found": (scores.argmax(dim=1) == right).float().mean()}
+        scores = scale * texts @ pictures.T  # (captions and swapped ones, pictures)
+        found = scores[: len(pictures)]
+        right = torch.arange(len(pictures), device=scores.device)
+        loss = 0.5 * (F.cross_entropy(found, right) + F.cross_entropy(scores.T, right))
+        return loss, {"loss": loss.detach(), "found": (found.argmax(dim=1) == right).float().mean()}
 
     def after_step(self, step: int) -> None:
         pass
@@ -131,8 +136,14 @@ class CLIPPart:
         """How many captions of pictures that were not trained on find theirs among all of these."""
         chosen = np.arange(self.pictures.num_checked)
         texts, pictures, _ = self.model(*self.examples(chosen, np.zeros_like(chosen)))
-        found = (texts @ pictures.T).argmax(dim=1).cpu() == torch.arange(len(texts))
-        return {"found_of_unseen": float(found.float().mean())}
+        scores = (texts @ pictures.T).cpu()
+        found = scores[: len(pictures)].argmax(dim=1) == torch.arange(len(pictures))
+        numbers = {"found_of_unseen": float(found.float().mean())}
+        with_wrong = [i for i in chosen if swapped(self.pictures.captions[i][0])]
+        if with_wrong:
+            better = scores[with_wrong, with_wrong] > scores[len(pictures) :, with_wrong].diagonal()
+            numbers["better_than_swapped"] = float(better.float().mean())
+        return numbers
 
     def write(self, out: Path) -> None:
         weights = self.model.state_dict()
@@ -140,6 +151,12 @@ class CLIPPart:
         companion = {name: w for name, w in weights.items() if not name.startswith("text_encoder.")}
         save_weights(out / "picture_encoder.safetensors", companion)
         write_tokenizer(out / "tokenizer", self.vocab, self.merges)
+
+    def read(self, out: Path) -> None:
+        self.model.text_encoder.load_state_dict(load_weights(out / "clip.safetensors", made_by=self.name))
+        if (out / "picture_encoder.safetensors").exists():
+            companion = load_weights(out / "picture_encoder.safetensors", made_by=self.name)
+            self.model.load_state_dict(self.model.state_dict() | companion)
 
     def sheet(self) -> Image.Image | None:
         return None

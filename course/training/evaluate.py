@@ -2,17 +2,21 @@
 
 - Attributes: single-object prompts, half of them combinations of object, colour and ground that no training picture
   shows. An independent network (judge.py) reads the four attributes off each picture.
+- Pairs: prompts with two things, the first of which belongs on the left. A second such network reads each half.
+- Lights: how many suns or moons there are (lights.py).
+- Sharpness: the energy of the pixel-to-pixel changes, as a share of the illustrator's for the same scenes.
+- Fréchet distance: how far the drawn pictures as a whole are from the illustrator's of the same scenes, in what the
+  judge's last layer sees. Smaller is better; two sets by the illustrator himself are not at zero either.
 - Reconstruction: peak signal-to-noise ratio of the VAE on fresh scenes.
 - Retrieval: how often a fresh caption finds its picture among 64, by the text encoder's training companion.
 - Novelty: how far generated pictures are from the nearest training picture, against fresh pictures of the illustrator.
 """
 
-import argparse
 import json
 import math
 import os
 import random
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -25,19 +29,50 @@ from torch import Tensor
 from tqdm import tqdm
 
 from course.core.assemble import for_generating
+from course.core.options import Options, like, option
 from course.core.stages import short_path
+from course.core.writing import whole_file
 from course.draw.checkpoint import TINY, build, choose_device, open_checkpoint
-from course.draw.generate import check_sampling, whole_number
 from course.draw.pictures import contact_sheet, write_png
-from course.scenes.captions import caption, plain_prompt
-from course.scenes.scenes import draw_scene, sample_scene
+from course.draw.settings import Settings
+from course.scenes.captions import BIG_WORDS, caption, plain_prompt
+from course.scenes.scenes import Scene, draw_scene, sample_scene
 from course.training.data import draw_example
-from course.training.judge import ATTRIBUTES, draw_single, load_judge, sample_single, truth
-from course.training.loop import whole_file
+from course.training.judge import (
+    ATTRIBUTES,
+    HALF_ATTRIBUTES,
+    Judge,
+    draw_single,
+    halves,
+    load_half_judge,
+    load_judge,
+    sample_pair,
+    sample_single,
+    truth,
+    truth_of_halves,
+)
+from course.training.lights import IN_VIEW, LightFinder, load_light_finder
 
 SEED = "evaluate"  # apart from every seed of the training
 NEAR = 32  # pixels; at which size pictures are compared with the training set
-WANTED = {"seen": 0.90, "held out": 0.80, "psnr": 27.0}
+PAIR_SHARE = 0.3  # of the prompts name two things
+WANTED = {"seen": 0.99, "held out": 0.99, "pairs": 0.80, "one": 0.97, "psnr": 30.0}
+
+
+@dataclass
+class EvaluateOptions(Options):
+    checkpoint: Path = like(Settings, "checkpoint", TINY)
+    prompts: int = option(1000, "how many", least=2, most=100_000)
+    steps: int = like(Settings, "steps", 15)
+    scale: float = like(Settings, "scale", 4.0, "guidance scale")
+    sampler: str = like(Settings, "sampler", "dpm++2m")
+    device: str = like(Settings, "device", "auto")
+    batch: int = option(20, "pictures drawn at once", least=1)
+    fresh: int = option(200, "fresh scenes to reconstruct and to compare with", least=2)
+    compared: int = option(5000, "training pictures to compare with", least=1)
+    raw: bool = option(False, "the U-Net's raw weights instead of the averaged ones")
+    sheet: Path | None = option(None, "PNG file for 60 pictures")
+    json: Path | None = option(None, "file to write the figures to")
 
 
 def to_tensor(pictures: list[np.ndarray]) -> Tensor:
@@ -54,11 +89,12 @@ def generate(blocks, model, prompts: list[str], size: int, options) -> Tensor:
         for first in range(0, len(prompts), options.batch):
             some = prompts[first : first + options.batch]
             seeds = range(first, first + len(some))
-            noise = torch.cat([torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds])
-            images = blocks[9].text_to_image(
-                model, some, [""] * len(some), noise.to(device), options.steps, options.scale, options.sampler,
-                torch.Generator().manual_seed(first),
+            noise = torch.cat(
+                [torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds]
             )
+            generator = torch.Generator().manual_seed(first)
+            sampling = blocks[9].Sampling(options.steps, options.scale, options.sampler, generator)
+            images = blocks[9].text_to_image(model, some, [""] * len(some), noise.to(device), sampling)
             results.append(images.clamp(-1.0, 1.0).cpu())
             bar.update(len(some))
     return torch.cat(results)
@@ -72,18 +108,83 @@ def share_right(judge, images: Tensor, scenes: list) -> dict[str, float]:
     return shares | {"all four": float(torch.stack(list(right.values())).all(dim=0).float().mean())}
 
 
+def share_of_pairs(judge, images: Tensor, scenes: list[Scene]) -> dict[str, float]:
+    """How many pictures of two things show both as they should, each on its side: by attribute, and in all of them."""
+    read, wanted = judge.read(halves(images)), truth_of_halves(scenes)
+    right = {name: (read[name] == wanted[name]).reshape(-1, 2).all(dim=1) for name in HALF_ATTRIBUTES}
+    shares = {name: float(hits.float().mean()) for name, hits in right.items()}
+    return shares | {"all four": float(torch.stack(list(right.values())).all(dim=0).float().mean())}
+
+
+def lights(finder: LightFinder, images: Tensor, scenes: list[Scene]) -> dict[str, float]:
+    """How many pictures by day and at night have exactly one sun or moon, and how many of all have more than one."""
+    counts = torch.cat([finder.count(some) for some in images.split(50)])
+    in_view = torch.tensor([scene.time in IN_VIEW for scene in scenes])
+    return {"one": float((counts[in_view] == 1).float().mean()), "more": float((counts > 1).float().mean())}
+
+
+def gradient_energy(images: Tensor) -> float:
+    """The mean square of the horizontal and vertical changes from pixel to pixel."""
+    return float(images.diff(dim=3).square().mean() + images.diff(dim=2).square().mean())
+
+
 @torch.no_grad()
+def features(judge: Judge, images: Tensor) -> Tensor:
+    """What the judge's last convolution sees, averaged over the picture: (batch, 128), float64."""
+    small = [F.interpolate(some, size=judge.shape, mode="area") for some in images.split(50)]
+    return torch.cat([judge.body[:-1](some).mean(dim=(2, 3)) for some in small]).double()
+
+
+def frechet_distance(one: Tensor, other: Tensor) -> float:
+    """Between two sets of feature vectors, taken for normal distributions: twice (count, width) -> 0 ...
+
+        |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))
+
+    The eigenvalues of C1 C2 are real and not negative, and the trace of its root is the sum of their roots.
+
+    Source: Heusel et al., 2017, arXiv:1706.08500, equation 6.
+    """
+    shift = (one.mean(dim=0) - other.mean(dim=0)).square().sum()
+    first, second = one.T.cov(), other.T.cov()
+    roots = torch.linalg.eigvals(first @ second).real.clamp(min=0.0).sqrt().sum()
+    return float(shift + first.trace() + second.trace() - 2.0 * roots)
+
+
+def draw_all(scenes: list[Scene], rng: random.Random, size: int) -> Tensor:
+    """The illustrator's pictures of these scenes: (number of scenes, 3, size, size) in [-1, 1]."""
+    return to_tensor([np.asarray(draw_scene(scene, rng, size)) for scene in scenes])
+
+
+def sample_plain(rng: random.Random, held_out: bool) -> Scene:
+    """A scene with one thing of which a caption, as the plain prompt, says neither size nor place.
+
+    So the illustrator draws as many big things, and things on the left, as the prompts leave open.
+    """
+    while True:
+        scene = sample_single(rng, held_out)
+        text = caption(scene, rng)
+        told = ["on the left", "on the right", *(f"{word} {scene.things[0].colour}" for word in BIG_WORDS)]
+        if not any(phrase in text for phrase in told):
+            return scene
+
+
+@torch.no_grad()
+def reconstruct(model, images: Tensor) -> Tensor:
+    """What comes out of the VAE: mean latents, decoded; (batch, 3, height, width) in [-1, 1]."""
+    device = model.unet.conv_in.weight.device
+    outputs = [model.vae.decode(model.vae.encode(some.to(device))).cpu() for some in images.split(16)]
+    return torch.cat(outputs).clamp(-1.0, 1.0)
+
+
 def psnr(model, images: Tensor) -> float:
     """Peak signal-to-noise ratio of mean latents, decoded, in dB over all pictures together."""
-    device = model.unet.conv_in.weight.device
-    outputs = torch.cat([model.vae.decode(model.vae.encode(some.to(device))).cpu() for some in images.split(16)])
-    error = ((outputs.clamp(-1.0, 1.0) - images) / 2.0).square().mean()
+    error = ((reconstruct(model, images) - images) / 2.0).square().mean()
     return -10.0 * math.log10(float(error))
 
 
 @torch.no_grad()
 def retrieval(model, folder: Path, rng: random.Random, size: int, rounds: int = 8, among: int = 64) -> float | None:
-    """How often a fresh caption's own picture is the nearest of `among`; None without the training's picture encoder."""
+    """How often a fresh caption's own picture is the nearest of `among`; None without the picture encoder."""
     from safetensors.torch import load_file
 
     from course.training.clip import PICTURE_SIZE, ContrastiveModel
@@ -119,7 +220,7 @@ def small_training_set(count: int, size: int, seed: int = 0) -> Tensor:
     return torch.cat(small)
 
 
-def evaluate(options) -> dict:
+def measure(options: EvaluateOptions) -> dict:
     """All figures of a checkpoint."""
     checkpoint = open_checkpoint(options.checkpoint)
     size = checkpoint.config.image_size
@@ -129,23 +230,49 @@ def evaluate(options) -> dict:
     judge = load_judge(folder / "judge.safetensors")
     rng = random.Random(SEED)
 
-    scenes = [sample_single(rng, held_out=i % 2 == 1) for i in range(options.prompts)]
-    prompts = [plain_prompt(scene) for scene in scenes]
-    images = generate(blocks, model, prompts, size, options)
+    half_judge = load_half_judge(folder / "half_judge.safetensors")
+    finder = load_light_finder(folder / "lights.safetensors")
+    num_pairs = max(1, round(PAIR_SHARE * options.prompts))
+    scenes = [sample_plain(rng, held_out=i % 2 == 1) for i in range(max(2, options.prompts - num_pairs))]
+    pair_scenes = [sample_pair(rng) for _ in range(num_pairs)]
+    all_scenes = scenes + pair_scenes
+    all_images = generate(blocks, model, [plain_prompt(scene) for scene in all_scenes], size, options)
+    images, pair_images = all_images[: len(scenes)], all_images[len(scenes) :]
+    illustrated, again = draw_all(all_scenes, rng, size), draw_all(all_scenes, rng, size)
+    seen_by_judge = features(judge, illustrated)
     if options.sheet:
-        shown = [Image.fromarray(picture) for picture in blocks[5].tensor_to_images(images[:60]).numpy()]
-        write_png(Path(options.sheet), contact_sheet(shown, columns=10))
+        chosen = torch.cat([images[:40], pair_images[:20]])
+        shown = [Image.fromarray(picture) for picture in blocks[5].tensor_to_images(chosen).numpy()]
+        write_png(options.sheet, contact_sheet(shown, columns=10))
 
     fresh = [draw_single(rng, held_out=i % 2 == 1, size=size) for i in range(options.fresh)]
     fresh_images = to_tensor([picture for _, picture in fresh])
     training = small_training_set(options.compared, size)
     distances, usual = nearest(images, training), nearest(fresh_images, training)
     return {
-        "prompts": options.prompts,
+        "prompts": len(scenes),
+        "prompts with two things": len(pair_scenes),
         "sampler": f"{options.sampler}, {options.steps} steps, guidance {options.scale:g}",
         "judge on the illustrator's pictures": share_right(judge, fresh_images, [scene for scene, _ in fresh]),
         "seen": share_right(judge, images[0::2], scenes[0::2]),
         "held out": share_right(judge, images[1::2], scenes[1::2]),
+        "pairs": {
+            "illustrator": share_of_pairs(half_judge, illustrated[len(scenes) :], pair_scenes),
+            "drawn": share_of_pairs(half_judge, pair_images, pair_scenes),
+        },
+        "suns and moons": {
+            "illustrator": lights(finder, illustrated, all_scenes),
+            "drawn": lights(finder, all_images, all_scenes),
+        },
+        "sharpness": {
+            "through the VAE": gradient_energy(reconstruct(model, fresh_images)) / gradient_energy(fresh_images),
+            "drawn": gradient_energy(all_images) / gradient_energy(illustrated),
+        },
+        "fréchet distance": {
+            "illustrator": frechet_distance(features(judge, again), seen_by_judge),
+            "through the VAE": frechet_distance(features(judge, reconstruct(model, again)), seen_by_judge),
+            "drawn": frechet_distance(features(judge, all_images), seen_by_judge),
+        },
         "psnr": psnr(model, fresh_images),
         "retrieval among 64": retrieval(model, folder, rng, size),
         "distance to the nearest training picture": {
@@ -166,6 +293,21 @@ def report(figures: dict) -> str:
     for name in (*ATTRIBUTES, "all four"):
         judge, seen, held_out = (figures[column][name] for column in columns)
         lines.append(f"{name:<12}{seen:>8.1%}{held_out:>10.1%}{judge:>16.1%}")
+    lines += ["", f"{figures['prompts with two things']} prompts with two things", ""]
+    lines.append(f"{'both right':<12}{'drawn':>8}{'(judge itself)':>16}")
+    for name in (*ATTRIBUTES, "all four"):
+        lines.append(f"{name:<12}{figures['pairs']['drawn'][name]:>8.1%}{figures['pairs']['illustrator'][name]:>16.1%}")
+    drawn, usual = (figures["suns and moons"][who] for who in ("drawn", "illustrator"))
+    lines += ["", f"exactly one sun or moon by day and at night: {drawn['one']:.1%} (illustrator: {usual['one']:.1%})"]
+    lines.append(f"more than one, at any time: {drawn['more']:.1%} (illustrator: {usual['more']:.1%})")
+    sharpness, distance = figures["sharpness"], figures["fréchet distance"]
+    lines.append(
+        f"sharpness (illustrator: 1): {sharpness['drawn']:.2f}, through the VAE {sharpness['through the VAE']:.2f}"
+    )
+    lines.append(
+        f"Fréchet distance: {distance['drawn']:.3f}, illustrator against himself {distance['illustrator']:.3f}, "
+        f"through the VAE {distance['through the VAE']:.3f}"
+    )
     lines += ["", f"reconstruction of fresh scenes: {figures['psnr']:.2f} dB"]
     if figures["retrieval among 64"] is not None:
         lines.append(f"fresh captions that find their picture among 64: {figures['retrieval among 64']:.1%}")
@@ -178,36 +320,22 @@ def report(figures: dict) -> str:
         for attribute in ATTRIBUTES
         if figures[kind][attribute] < WANTED[kind]
     ]
+    pairs, one = figures["pairs"]["drawn"]["all four"], figures["suns and moons"]["drawn"]["one"]
+    if pairs < WANTED["pairs"]:
+        short.append(f"two things: {pairs:.1%} of {WANTED['pairs']:.0%}")
+    if one < WANTED["one"]:
+        short.append(f"exactly one sun or moon: {one:.1%} of {WANTED['one']:.0%}")
     if figures["psnr"] < WANTED["psnr"]:
         short.append(f"reconstruction: {figures['psnr']:.2f} of {WANTED['psnr']:.0f} dB")
     lines += ["", "all goals reached" if not short else "short of the goal: " + "; ".join(short)]
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m course evaluate", description="Measures the small model.")
-    parser.add_argument("--checkpoint", type=Path, default=Path(os.environ.get("CHECKPOINT") or TINY))
-    parser.add_argument("--prompts", default=os.environ.get("PROMPTS") or "400", help="how many (400)")
-    parser.add_argument("--steps", default=os.environ.get("STEPS") or "15")
-    parser.add_argument("--scale", default=os.environ.get("SCALE") or "4")
-    parser.add_argument("--sampler", default=os.environ.get("SAMPLER") or "dpm++2m")
-    parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto")
-    parser.add_argument("--batch", type=int, default=20, help="pictures drawn at once")
-    parser.add_argument("--fresh", type=int, default=200, help="fresh scenes to reconstruct and to compare with")
-    parser.add_argument("--compared", type=int, default=5000, help="training pictures to compare with")
-    parser.add_argument("--raw", action="store_true", help="the U-Net's raw weights instead of the averaged ones")
-    parser.add_argument("--sheet", default=None, help="PNG file for the first 60 pictures")
-    parser.add_argument("--json", type=Path, default=None, help="file to write the figures to")
-    options = parser.parse_args(arguments)
-    options.prompts = whole_number("PROMPTS", options.prompts, 2, 100_000)
-    check_sampling(options)
-    figures = evaluate(options)
+def evaluate(options: EvaluateOptions) -> int:
+    """Runs the command."""
+    figures = measure(options)
     print(f"\n{short_path(options.checkpoint)}\n" + report(figures))
     if options.json:
         with whole_file(options.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

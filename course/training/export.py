@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from course.core.config import ModelConfig
+from course.core.writing import whole_file
 from course.training.clip import initialise_text_encoder
-from course.training.loop import load_weights, whole_file
+from course.training.loop import load_weights
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from course.training.vae import scaling_factor
 from solutions.stage05_vae import VAE
@@ -67,8 +68,8 @@ TEXT = {
 VAE_BLOCK = {r"residual1": "block_1", r"residual2": "block_2", r"attention": "attn_1"}
 VAE_INSIDE = {
     r"shortcut": "nin_shortcut",
-    r"attention\.to_out": "proj_out",
-    r"attention\.to_(q|k|v)": r"\1",
+    r"to_out": "proj_out",
+    r"to_(q|k|v)": r"\1",
     r"(norm\d?|conv\d)": r"\1",
 }
 
@@ -117,7 +118,7 @@ def compvis_vae(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Te
 
     renamed = {}
     for name, tensor in weights.items():
-        is_attention = ".attention.attention." in name and tensor.ndim == 2
+        is_attention = ".middle.attention." in name and tensor.ndim == 2
         renamed[new_name(name)] = tensor[:, :, None, None] if is_attention else tensor
     return renamed
 

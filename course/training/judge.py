@@ -1,10 +1,14 @@
 """An independent eye: a small network that reads object, colour, ground and time of day off a picture.
 
-It is trained on the illustrator's own pictures and has never seen one of the diffusion model's. A part of what it sees is
-blurred, so that soft edges alone do not confuse it.
+It is trained on the illustrator's own pictures and has never seen one of the diffusion model's. A part of what it sees
+is blurred, so that soft edges alone do not confuse it.
+
+A second one reads halves of pictures: of two things the first stands in the left half and the second in the right one.
+It also knows halves in which no thing stands, or but a part of one.
 """
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +18,36 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from course.core.writing import whole_file
 from course.scenes.scenes import COLOURS, GROUNDS, OBJECTS, TIMES, Scene, draw_scene, sample_scene
-from course.training.loop import whole_file
 
 ATTRIBUTES = {"object": OBJECTS, "colour": COLOURS, "ground": GROUNDS, "time": TIMES}
 SIZE = 64  # pixels; larger pictures are made smaller
+NOTHING = "nothing"  # in a half of a picture: not one whole thing
+HALF_ATTRIBUTES = ATTRIBUTES | {"object": (*OBJECTS, NOTHING)}
+IGNORED = -100  # the colour of nothing; torch's cross-entropy leaves it out
 
 
 class Judge(nn.Module):
     """(batch, 3, height, width) in [-1, 1] -> for each attribute (batch, number of its values), unnormalised."""
 
-    def __init__(self):
+    def __init__(self, attributes: dict[str, tuple[str, ...]] = ATTRIBUTES, shape: tuple[int, int] = (SIZE, SIZE)):
         super().__init__()
+        self.shape = shape
         layers: list[nn.Module] = []
         channels = (3, 32, 64, 96, 128)
         for before, after in zip(channels, channels[1:]):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(channels[-1] * (SIZE // 16) ** 2, len(values)) for name, values in ATTRIBUTES.items()}
+            {
+                name: nn.Linear(channels[-1] * (shape[0] // 16) * (shape[1] // 16), len(values))
+                for name, values in attributes.items()
+            }
         )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        features = self.body(F.interpolate(images, size=(SIZE, SIZE), mode="area"))
+        features = self.body(F.interpolate(images, size=self.shape, mode="area"))
         return {name: head(features) for name, head in self.heads.items()}
 
     @torch.no_grad()
@@ -69,14 +80,61 @@ def draw_single(rng: random.Random, held_out: bool, size: int) -> tuple[Scene, n
 
 
 def train_judge(seed: int = 0, pictures: int = 5000, epochs: int = 5, batch: int = 50) -> Judge:
-    """A judge trained from nothing, on seen and held-out combinations in equal parts; one or two minutes on a processor."""
+    """A judge trained from nothing, on seen and held-out combinations in equal parts; one or two minutes on a CPU."""
     rng = random.Random(f"judge {seed}")
     drawn = [draw_single(rng, held_out=i % 2 == 1, size=SIZE) for i in tqdm(range(pictures), "drawing for the judge")]
     labels = truth([scene for scene, _ in drawn])
-    images = torch.from_numpy(np.stack([image for _, image in drawn])).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-
     torch.manual_seed(seed)
-    judge = Judge()
+    return fit(Judge(), as_tensor([image for _, image in drawn]), labels, rng, seed, epochs, batch)
+
+
+def halves(images: Tensor) -> Tensor:
+    """(batch, 3, height, width) -> (2 * batch, 3, height, width / 2): left halves, then right ones."""
+    return torch.stack(images.chunk(2, dim=3), dim=1).flatten(0, 1)
+
+
+def truth_of_halves(scenes: list[Scene]) -> dict[str, Tensor]:
+    """What the halves of pictures of these scenes show, in the order of `halves`, as indices into HALF_ATTRIBUTES.
+
+    Of a scene with one thing, no half shows a whole one.
+    """
+    rows = []
+    for scene in scenes:
+        for thing in scene.things if len(scene.things) == 2 else (None, None):
+            name = HALF_ATTRIBUTES["object"].index(thing.object if thing else NOTHING)
+            colour = COLOURS.index(thing.colour) if thing else IGNORED
+            rows.append((name, colour, GROUNDS.index(scene.ground), TIMES.index(scene.time)))
+    return {name: torch.tensor([row[i] for row in rows]) for i, name in enumerate(HALF_ATTRIBUTES)}
+
+
+def sample_pair(rng: random.Random) -> Scene:
+    """A scene with two things."""
+    while True:
+        scene = sample_scene(rng)
+        if len(scene.things) == 2:
+            return scene
+
+
+def train_half_judge(seed: int = 0, pictures: int = 4000, epochs: int = 5, batch: int = 100) -> Judge:
+    """A judge of halves trained from nothing; of its pictures every fifth shows one thing only."""
+    rng = random.Random(f"judge of halves {seed}")
+    scenes = [sample_single(rng, held_out=False) if i % 5 == 0 else sample_pair(rng) for i in range(pictures)]
+    drawn = [np.asarray(draw_scene(scene, rng, SIZE)) for scene in tqdm(scenes, "drawing for the judge of halves")]
+    torch.manual_seed(seed)
+    judge = Judge(HALF_ATTRIBUTES, (SIZE, SIZE // 2))
+    return fit(judge, halves(as_tensor(drawn)), truth_of_halves(scenes), rng, seed, epochs, batch)
+
+
+def as_tensor(pictures: list[np.ndarray]) -> Tensor:
+    """(height, width, 3) uint8 each -> (batch, 3, height, width) in [-1, 1]."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def fit(
+    judge: Judge, images: Tensor, labels: dict[str, Tensor], rng: random.Random, seed: int, epochs: int, batch: int
+) -> Judge:
+    """Trains a judge on pictures and what they show."""
+    pictures = len(images)
     steps = epochs * (pictures // batch)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
@@ -86,8 +144,9 @@ def train_judge(seed: int = 0, pictures: int = 5000, epochs: int = 5, batch: int
         for chosen in torch.randperm(pictures, generator=generator).split(batch)[: pictures // batch]:
             some = images[chosen]
             if rng.random() < 0.5:
-                smaller = rng.choice((24, 32, 48))
-                some = F.interpolate(F.interpolate(some, smaller, mode="area"), SIZE, mode="bilinear")
+                smaller = rng.choice((24, 32, 48)) / SIZE
+                small = F.interpolate(some, [int(side * smaller) for side in some.shape[2:]], mode="area")
+                some = F.interpolate(small, some.shape[2:], mode="bilinear")
             some = some + 0.05 * torch.randn(some.shape, generator=generator)
             loss = sum(F.cross_entropy(scores, labels[name][chosen]) for name, scores in judge(some).items())
             optimizer.zero_grad()
@@ -100,13 +159,18 @@ def train_judge(seed: int = 0, pictures: int = 5000, epochs: int = 5, batch: int
     return judge.eval()
 
 
-def load_judge(path: Path) -> Judge:
+def load_half_judge(path: Path) -> Judge:
+    """The judge of halves in a file; it is trained now, and kept there, if there is none."""
+    return load_judge(path, Judge(HALF_ATTRIBUTES, (SIZE, SIZE // 2)), train_half_judge)
+
+
+def load_judge(path: Path, judge: Judge | None = None, train: Callable[[], Judge] = train_judge) -> Judge:
     """The judge in a file; it is trained now, and kept there, if there is none."""
-    judge = Judge().eval()
+    judge = (judge or Judge()).eval()
     if path.is_file():
         judge.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
         return judge
-    judge = train_judge()
+    trained = train()
     with whole_file(path) as temporary:
-        save_file({name: tensor.half() for name, tensor in judge.state_dict().items()}, temporary)
-    return load_judge(path)
+        save_file({name: tensor.half() for name, tensor in trained.state_dict().items()}, temporary)
+    return load_judge(path, judge, train)

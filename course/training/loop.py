@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import pickle
 import signal
 import sys
@@ -27,6 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from course.core.writing import whole_file
 
 
 class Interrupted(Exception):
@@ -74,6 +75,9 @@ class Part(Protocol):
     def write(self, out: Path) -> None:
         """Writes the weights, for the parts that come after and for export."""
 
+    def read(self, out: Path) -> None:
+        """Begins with the weights that `write` has written, instead of random ones."""
+
     def check(self) -> dict[str, float]:
         """Numbers that say how good it is, measured on pictures that are not trained on."""
 
@@ -82,16 +86,24 @@ class Part(Protocol):
 
 
 def make_accelerator() -> Accelerator:
-    """bfloat16 on a GPU that has it; float32 on a CPU, where it is faster at these sizes unless the CPU has AMX.
+    """bfloat16 on a GPU or a CPU that computes in it, else float32.
 
     Where there is only a CPU that has to be said: else each of several processes would train on its own.
     """
-    bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if torch.cuda.is_available():
+        bfloat16 = torch.cuda.is_bf16_supported()
+    else:  # one thread of an AMD EPYC with AVX512-BF16: the VAE 1.5 times as fast, the U-Net 1.7 times
+        bfloat16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     only_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     return Accelerator(mixed_precision="bf16" if bfloat16 else "no", cpu=only_cpu)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The order in memory in which convolutions train fastest: channels last on a GPU, first on a processor."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def step_generator(seed: int, part: str, process: int, step: int) -> torch.Generator:
@@ -103,18 +115,6 @@ def step_generator(seed: int, part: str, process: int, step: int) -> torch.Gener
 def learning_rate_factor(step: int, progress: float, warmup: int) -> float:
     """Linear warm-up over steps, then half a cosine from 1 to 0.01 over the progress."""
     return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0))))
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to, and renames it to `path` at the end: `path` is never half written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
@@ -263,9 +263,7 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
     interval = 0.5 if sys.stderr.isatty() else 20.0
     with (
         stop_signals() as stop,
-        tqdm(
-            total=1.0, desc=part.name, bar_format=bar_format, disable=quiet, miniters=0, mininterval=interval
-        ) as bar,
+        tqdm(total=1.0, desc=part.name, bar_format=bar_format, disable=quiet, miniters=0, mininterval=interval) as bar,
     ):
         while True:
             progress, stopped = same_everywhere(accelerator, clock.progress, bool(stop))
@@ -293,8 +291,10 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
                     shown[name] = smooth * shown.get(name, value) + (1 - smooth) * value
             minutes, seconds = divmod(int(clock.left(first_step)), 60)
             bar.set_postfix_str(
-                f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-                + f"  {minutes}:{seconds:02d} left", refresh=False,
+                f"step {step}  "
+                + "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+                + f"  {minutes}:{seconds:02d} left",
+                refresh=False,
             )
             bar.update(min(clock.progress, 1.0) - bar.n)
             if time.monotonic() - last_save > settings.save_seconds:

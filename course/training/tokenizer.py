@@ -12,9 +12,9 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from course.core.writing import whole_file
 from course.scenes.captions import all_words
-from course.training.loop import whole_file
-from solutions.stage06_clip import BEGIN, END, WORD, Tokenizer, byte_alphabet
+from solutions.stage06_clip import BEGIN, END, Tokenizer, byte_alphabet, words
 
 LARGEST = 1024  # tokens; the words here do not give many more
 CAPTION_WEIGHT = 10000  # how often a word of the captions counts; a common word counts as often as words follow it
@@ -50,7 +50,7 @@ def count_words() -> Counter[str]:
     """How often each word counts: the captions' words first, common words behind them."""
     counts = Counter({word: len(COMMON_WORDS) - i for i, word in enumerate(COMMON_WORDS)})
     for phrase in all_words():
-        counts.update({word: CAPTION_WEIGHT for word in WORD.findall(phrase.lower())})
+        counts.update(dict.fromkeys(words(phrase.lower()), CAPTION_WEIGHT))
     return counts
 
 
@@ -74,18 +74,18 @@ def learn_merges(counts: Counter[str], number: int) -> list[tuple[str, str]]:
     Raises:
         ValueError: if the words have too few different pairs.
     """
-    words = {spelled(word): count for word, count in counts.items()}
+    counted = {spelled(word): count for word, count in counts.items()}
     merges: list[tuple[str, str]] = []
     while len(merges) < number:
         pairs: Counter[tuple[str, str]] = Counter()
-        for symbols, count in words.items():
+        for symbols, count in counted.items():
             for pair in zip(symbols, symbols[1:]):
                 pairs[pair] += count
         if not pairs:
             raise ValueError(f"only {len(merges)} of {number} merges: more words are needed")
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
-        words = {join(symbols, best): count for symbols, count in words.items()}
+        counted = {join(symbols, best): count for symbols, count in counted.items()}
     return merges
 
 

@@ -26,15 +26,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from course.core.config import ModelConfig
+from course.core.writing import whole_file
 from course.training.clip import load_text_encoder
 from course.training.data import Pictures
-from course.training.loop import save_weights, whole_file
+from course.training.loop import load_weights, memory_format, save_weights
 from course.training.tokenizer import make_tokenizer
 from course.training.vae import load_vae, scaling_factor
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
 from solutions.stage07_unet import UNet
 from solutions.stage08_scheduler import NoiseSchedule
-from solutions.stage09_sampler import StableDiffusion, text_to_image
+from solutions.stage09_sampler import Sampling, StableDiffusion, text_to_image
 
 CAPTION_DROPOUT = 0.1
 MAX_SNR = 5.0
@@ -72,12 +73,13 @@ def encode_pictures(vae: VAE, pictures: Pictures, out: Path, accelerator: Accele
     path = out / "latents.safetensors"
     digest = encoder_digest(vae)
     if not is_current(path, digest, len(pictures)) and accelerator.is_main_process:
-        vae = vae.to(accelerator.device, memory_format=torch.channels_last)
+        order = memory_format(accelerator.device)
+        vae = vae.to(accelerator.device, memory_format=order)
         moments = []
         starts = range(0, len(pictures), batch)
         for start in tqdm(starts, desc="encoding pictures", unit="batch", mininterval=1.0):
             images = torch.from_numpy(np.array(pictures.images[start : start + batch]))
-            images = images_to_tensor(images).to(accelerator.device, memory_format=torch.channels_last)
+            images = images_to_tensor(images).to(accelerator.device, memory_format=order)
             with torch.inference_mode(), accelerator.autocast():
                 moments.append(vae.quant_conv(vae.encoder(images)).to("cpu", torch.float16))
         with whole_file(path) as temporary:
@@ -133,7 +135,7 @@ class UNetPart:
         self.weights = min_snr_weights(self.schedule.alphas_cumprod).float()
         unet = UNet(config.unet)
         initialise_unet(unet)
-        self.model = unet.to(memory_format=torch.channels_last)
+        self.model = unet.to(memory_format=memory_format(self.device))
         self.average = copy.deepcopy(unet).eval().requires_grad_(False)
         self.num_averaged = 0
 
@@ -156,9 +158,7 @@ class UNetPart:
         chosen = pictures.num_checked + torch.randint(pictures.num_trained, (batch,), generator=generator)
         which = torch.randint(len(pictures.captions[0]), (batch,), generator=generator).tolist()
         dropped = (torch.rand(batch, generator=generator) < CAPTION_DROPOUT).tolist()
-        captions = [
-            "" if drop else pictures.captions[i][k] for i, k, drop in zip(chosen.tolist(), which, dropped)
-        ]
+        captions = ["" if drop else pictures.captions[i][k] for i, k, drop in zip(chosen.tolist(), which, dropped)]
         timesteps = stratified_timesteps(batch, self.schedule.num_train_timesteps, generator)
         noisy, noise = self.noisy_examples(chosen, timesteps, generator)
         predicted = model(noisy, timesteps.to(self.device), self.contexts(captions)).float()
@@ -204,6 +204,10 @@ class UNetPart:
         save_weights(out / "unet.safetensors", self.model.state_dict())
         save_weights(out / "unet_ema.safetensors", self.average.state_dict())
 
+    def read(self, out: Path) -> None:
+        """The raw weights go on; their average begins with the first step."""
+        self.model.load_state_dict(load_weights(out / "unet.safetensors", made_by=self.name))
+
     @torch.no_grad()
     def sheet(self) -> Image.Image:
         """Pictures for fixed prompts and fixed noise, drawn by the averaged weights."""
@@ -213,7 +217,7 @@ class UNetPart:
         shape = (len(SHEET_PROMPTS), self.config.unet.in_channels, size, size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         none = [""] * len(SHEET_PROMPTS)
-        images = text_to_image(model, SHEET_PROMPTS, none, noise, num_steps=15, guidance_scale=4.0)
+        images = text_to_image(model, SHEET_PROMPTS, none, noise, Sampling(num_steps=15, guidance_scale=4.0))
         images = tensor_to_images(images).cpu()
         rows = [torch.cat(list(images[i : i + 4]), dim=1) for i in range(0, len(images), 4)]
         return Image.fromarray(torch.cat(rows, dim=0).numpy())

@@ -2,8 +2,8 @@
 
 The loss asks for the right colours (L1 and L2), for the right edges (L1 between the gradients, which is what keeps
 outlines crisp), for the right shapes (L1 at a quarter of the size), and with a light hand for latents that look like
-standard normal noise (the KL divergence). Afterwards the decoder alone is trained further: latents stay what they are, so
-that this can be done, or done again, at any time, even when a U-Net has been trained on them.
+standard normal noise (the KL divergence). Afterwards the decoder alone is trained further: latents stay what they are,
+so that this can be done, or done again, at any time, even when a U-Net has been trained on them.
 
 Sources: Kingma and Welling, 2013, arXiv:1312.6114, appendix B (the KL term); Rombach et al., 2022, arXiv:2112.10752,
 appendix G (a KL weight far below 1, latents rescaled afterwards). There is no adversarial loss here: flat drawings have
@@ -20,8 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from course.core.config import VAEConfig
+from course.core.writing import whole_file
 from course.training.data import Pictures
-from course.training.loop import load_weights, save_weights, whole_file
+from course.training.loop import load_weights, memory_format, save_weights
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
 
 KL_WEIGHT = 5e-4
@@ -82,15 +83,15 @@ class VAEPart:
     learning_rate = 1.5e-3
     betas = (0.9, 0.99)
     warmup = 100
-    crop_share = 0.8  # of the training; the rest sees whole pictures
-    l2_weight = 1.0
+    crop_share = 0.6  # of the training; the rest sees whole pictures
+    l2_weight = 4.0
 
     def __init__(self, config: VAEConfig, pictures: Pictures, device: torch.device, batch: int | None = None):
         self.config = config
         self.pictures = pictures
         self.device = device
         self.batch = batch or (8 if device.type == "cpu" else 64)
-        self.model = Autoencoder(VAE(config)).to(memory_format=torch.channels_last)
+        self.model = Autoencoder(VAE(config)).to(memory_format=memory_format(device))
 
     def batch_of_pictures(self, progress: float, rng: np.random.Generator) -> Tensor:
         """(batch, 3, CROP, CROP) for most of the training, then (batch / 2, 3, size, size); in [-1, 1]."""
@@ -100,7 +101,8 @@ class VAEPart:
         chosen = [images[i] for i in self.pictures.num_checked + rng.integers(0, self.pictures.num_trained, size=count)]
         if crops:
             chosen = [detailed_crop(image, rng) for image in chosen]
-        return images_to_tensor(torch.from_numpy(np.stack(chosen))).contiguous(memory_format=torch.channels_last)
+        images = images_to_tensor(torch.from_numpy(np.stack(chosen)))
+        return images.contiguous(memory_format=memory_format(self.device))
 
     def loss(self, model: nn.Module, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         rng = np.random.default_rng(generator.initial_seed())
@@ -149,6 +151,9 @@ class VAEPart:
         with whole_file(out / "vae.json") as temporary:
             temporary.write_text(json.dumps(self.check()), encoding="utf-8")
 
+    def read(self, out: Path) -> None:
+        self.model.vae.load_state_dict(load_weights(out / "vae.safetensors", made_by=self.name))
+
     @torch.no_grad()
     def sheet(self) -> Image.Image:
         """Pictures above their reconstructions."""
@@ -166,9 +171,10 @@ class DecoderPart(VAEPart):
     name = "decoder"
     learning_rate = 1e-3
     crop_share = 0.5
-    l2_weight = 4.0
 
-    def __init__(self, config: VAEConfig, pictures: Pictures, out: Path, device: torch.device, batch: int | None = None):
+    def __init__(
+        self, config: VAEConfig, pictures: Pictures, out: Path, device: torch.device, batch: int | None = None
+    ):
         super().__init__(config, pictures, device, batch)
         vae = self.model.vae
         vae.load_state_dict(load_weights(out / "vae.safetensors", made_by="vae"))

@@ -27,9 +27,14 @@ def test_every_alternative_passes():
 HARMLESS = {
     "pixel attention over the transposed picture": (
         3,
-        "image_to_tokens(self.norm(x))\n        return x + tokens_to_image(self.attention(tokens), height, width)",
-        "image_to_tokens(self.norm(x).transpose(-2, -1))\n"
-        "        return x + tokens_to_image(self.attention(tokens), width, height).transpose(-2, -1)",
+        """\
+        tokens = image_to_tokens(self.norm(x))
+        mixed = scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        return x + tokens_to_image(self.to_out(mixed), height, width)""",
+        """\
+        tokens = image_to_tokens(self.norm(x).transpose(-2, -1))
+        mixed = scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        return x + tokens_to_image(self.to_out(mixed), width, height).transpose(-2, -1)""",
     ),
     "resizing the transposed picture": (
         4,

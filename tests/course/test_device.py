@@ -76,8 +76,8 @@ def test_the_pipeline_stays_on_the_gpu(gpu, dtype, fused):
         speed_up(model, torch.device("cuda"), dtype, compiled=False)
         noise, images, mask = (torch.empty(1, n, side, side, device=gpu) for n, side in ((4, 8), (3, 16), (1, 16)))
         for tensor in (
-            blocks[9].text_to_image(model, ["a cat"], [""], noise, num_steps=1),
-            blocks[9].inpaint(model, images, mask, ["a cat"], [""], noise, num_steps=2),
+            blocks[9].text_to_image(model, ["a cat"], [""], noise, blocks[9].Sampling(1)),
+            blocks[9].inpaint(model, images, mask, ["a cat"], [""], noise, sampling=blocks[9].Sampling(2)),
         ):
             assert tensor.shape == (1, 3, 16, 16) and tensor.device == gpu and tensor.dtype == torch.float32
 
@@ -91,5 +91,6 @@ def test_samplers_stay_on_the_gpu(gpu, sampler):
         model = pretended(blocks, gpu, torch.float16, schedule)
         model.unet = lambda latents, timesteps, contexts: latents * timesteps.to(latents.dtype).reshape(-1, 1, 1, 1)
         noise, images = (torch.empty(1, n, side, side, device=gpu) for n, side in ((4, 8), (3, 16)))
-        tensor = blocks[9].image_to_image(model, images, ["a cat"], [""], noise, num_steps=5, sampler=sampler)
+        sampling = blocks[9].Sampling(5, sampler=sampler)
+        tensor = blocks[9].image_to_image(model, images, ["a cat"], [""], noise, sampling=sampling)
         assert tensor.shape == (1, 3, 16, 16) and tensor.device == gpu and tensor.dtype == torch.float32

@@ -63,7 +63,8 @@ def test_text_to_image(blocks, parts, sampler, scale, batch, height, width, step
     def draw(module):
         (noise,), generator = drawn(1, latent_shape(batch, height, width))
         model = our_pipeline(module, parts)
-        return unit_range(module.text_to_image(model, prompts, negative, noise, steps, scale, sampler, generator))
+        sampling = module.Sampling(steps, scale, sampler, generator)
+        return unit_range(module.text_to_image(model, prompts, negative, noise, sampling))
 
     compare(blocks[9], draw, wanted, f"{steps} steps of {sampler}, guidance {scale}, {batch} pictures {width}x{height}")
 
@@ -75,7 +76,7 @@ def test_fused_kernels_draw_the_same(blocks, parts):
 
     def draw(these, parts):
         model = our_pipeline(these[9], parts)
-        return unit_range(these[9].text_to_image(model, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, 4))
+        return unit_range(these[9].text_to_image(model, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, these[9].Sampling(4)))
 
     compare(fused[9], lambda _: draw(fused, our_parts(fused)), draw(blocks, parts), "with fused kernels")
 
@@ -96,8 +97,8 @@ def test_image_to_image(blocks, parts, sampler, strength, scale, batch, height, 
         (encoder_noise, noise), generator = drawn(2, latent_shape(batch, height, width))
         return unit_range(
             module.image_to_image(
-                our_pipeline(module, parts), images, prompts, negative, noise, strength, 5, scale, sampler, generator,
-                encoder_noise=encoder_noise,
+                our_pipeline(module, parts), images, prompts, negative, noise, strength,
+                module.Sampling(5, scale, sampler, generator), encoder_noise=encoder_noise,
             )
         )
 
@@ -122,8 +123,8 @@ def test_inpaint(blocks, parts, sampler, strength, scale, batch, height, width):
         (encoder_noise, noise, _), generator = drawn(3, latent_shape(batch, height, width))
         return unit_range(
             module.inpaint(
-                our_pipeline(module, parts), images, mask, prompts, negative, noise, strength, 5, scale, sampler,
-                generator, encoder_noise=encoder_noise,
+                our_pipeline(module, parts), images, mask, prompts, negative, noise, strength,
+                module.Sampling(5, scale, sampler, generator), encoder_noise=encoder_noise,
             )
         )
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from course import cli
 from course.core.config import tiny_config
-from course.scenes.scenes import Scene, Thing, is_held_out
-from course.training import evaluate, judge
+from course.scenes.scenes import TIMES, Scene, Thing, draw_scene, is_held_out
+from course.training import evaluate, judge, lights
 from course.training.data import draw_example
 from course.training.export import write_untrained
 
@@ -42,6 +43,106 @@ def test_a_picture_is_right_if_all_its_attributes_are():
     wrong_colour = [SCENES[0], scene("cat", "green", "sea", "night")]
     shares = evaluate.share_right(Knowing(wrong_colour), images, SCENES)
     assert shares == {"object": 1.0, "colour": 0.5, "ground": 1.0, "time": 1.0, "all four": 0.5}
+
+
+RED_CAR, BLUE_HOUSE = Thing("car", "red"), Thing("house", "blue")
+
+
+def pair(left: Thing, right: Thing) -> Scene:
+    return Scene((left, right), "meadow", "day", "medium", "centre")
+
+
+class KnowingHalves:
+    """A judge of halves that says what it is told."""
+
+    def __init__(self, scenes):
+        self.answers = judge.truth_of_halves(scenes)
+
+    def read(self, images):
+        assert len(images) == len(self.answers["object"])
+        return self.answers
+
+
+def test_a_picture_of_two_things_is_right_if_both_halves_are():
+    images, wanted = torch.zeros(2, 3, 8, 8), [pair(RED_CAR, BLUE_HOUSE)] * 2
+    assert set(evaluate.share_of_pairs(KnowingHalves(wanted), images, wanted).values()) == {1.0}
+    sides_changed = [pair(BLUE_HOUSE, RED_CAR), wanted[1]]
+    shares = evaluate.share_of_pairs(KnowingHalves(sides_changed), images, wanted)
+    assert shares == {"object": 0.5, "colour": 0.5, "ground": 1.0, "time": 1.0, "all four": 0.5}
+    colours_changed = [pair(Thing("car", "blue"), Thing("house", "red"))] * 2
+    shares = evaluate.share_of_pairs(KnowingHalves(colours_changed), images, wanted)
+    assert shares["object"] == 1.0 and shares["colour"] == 0.0
+
+
+def test_halves_come_left_before_right_picture_by_picture():
+    images = torch.arange(16.0).reshape(2, 1, 2, 4)
+    assert judge.halves(images)[:, 0, 0].tolist() == [[0, 1], [2, 3], [8, 9], [10, 11]]
+    single_scene = judge.truth_of_halves([SCENES[0]])
+    assert [judge.HALF_ATTRIBUTES["object"][i] for i in single_scene["object"]] == [judge.NOTHING] * 2
+    assert single_scene["colour"].tolist() == [judge.IGNORED] * 2
+
+
+def test_blobs_are_counted_and_specks_are_not():
+    mask = torch.zeros(3, 64, 64, dtype=torch.bool)
+    mask[1, 5:12, 5:12] = mask[2, 5:12, 5:12] = mask[2, 5:12, 40:50] = True
+    mask[1, 8, :] = False  # a bar across the sun: still one
+    mask[2, 40:42, 40:42] = True  # too small
+    assert lights.count_blobs(mask, 12).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_the_mask_of_a_light_is_one_disc(time):
+    picture, mask = lights.draw_with_mask(scene("cat", "red", "sea", time), "3")
+    assert picture.shape == (64, 64, 3) and lights.count_blobs(torch.tensor(mask)[None], 12).tolist() == [1]
+    assert 30 < mask.sum() < 150
+
+
+def test_lights_are_judged_where_the_illustrator_shows_them():
+    class Told:
+        def count(self, images):
+            return torch.tensor([1, 2, 0, 2])
+
+    scenes = [scene("cat", "red", "sea", time) for time in ("day", "night", "sunset", "sunset")]
+    assert evaluate.lights(Told(), torch.zeros(4, 3, 8, 8), scenes) == {"one": 0.5, "more": 0.5}
+
+
+def test_the_finder_learns():
+    """A few seconds of training are enough to find most moons."""
+    finder = lights.train_light_finder(pictures=80, epochs=8, batch=10)
+    night = scene("cat", "red", "sea", "night")
+    shown = [np.asarray(draw_scene(night, random.Random(i), 64)) for i in range(10)]
+    assert (finder.count(evaluate.to_tensor(shown)) == 1).sum() >= 6
+
+
+def test_gradient_energy_of_stripes():
+    stripes = torch.tensor([0.0, 1.0, 0.0, 1.0]).expand(1, 1, 4, 4)
+    assert evaluate.gradient_energy(stripes) == 1.0 and evaluate.gradient_energy(0.5 * stripes) == 0.25
+
+
+def test_frechet_distance_of_normal_distributions():
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(4000, 3, dtype=torch.float64, generator=generator)
+    assert evaluate.frechet_distance(one, one) == pytest.approx(0.0, abs=1e-6)
+    assert evaluate.frechet_distance(one, one + 2.0) == pytest.approx(12.0)
+    wider = evaluate.frechet_distance(one, 3.0 * one)  # (3 - 1)^2 of the variance, plus the shift of the mean
+    assert wider == pytest.approx(4.0 * float(one.T.cov().trace() + one.mean(dim=0).square().sum()), rel=1e-6)
+    turned = one @ torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=generator))[0]
+    scales = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    far, near = evaluate.frechet_distance(one * scales, turned), evaluate.frechet_distance(one * scales, turned * scales)
+    assert far > 5.0 > 0.1 > near
+
+
+def test_features_see_the_picture_and_not_its_place_alone():
+    seen = evaluate.features(judge.Judge(), torch.randn(3, 3, 128, 128))
+    assert seen.shape == (3, 128) and seen.dtype == torch.float64 and not torch.allclose(seen[0], seen[1])
+
+
+def test_evaluated_scenes_are_what_plain_prompts_describe():
+    rng = random.Random(0)
+    scenes = [evaluate.sample_plain(rng, held_out=False) for _ in range(200)]
+    shares = {size: np.mean([one.size == size for one in scenes]) for size in ("medium", "big")}
+    assert shares["medium"] > shares["big"] > 0.15
+    assert np.mean([one.position == "centre" for one in scenes]) > 0.7
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -90,14 +191,15 @@ def test_the_command_on_an_untrained_model(tmp_path, capsys):
     write_untrained(tiny_config(), tmp_path, seed=0)
     torch.manual_seed(0)
     save_file(judge.Judge().state_dict(), tmp_path / "judge.safetensors")
-    code = evaluate.main(
-        [f"--checkpoint={tmp_path / 'model.safetensors'}", "--prompts=2", "--steps=1", "--compared=4", "--fresh=4"]
-        + ["--device=cpu", f"--json={tmp_path / 'figures.json'}", f"--sheet={tmp_path / 'sheet.png'}"]
-    )
+    save_file(judge.Judge(judge.HALF_ATTRIBUTES, (64, 32)).state_dict(), tmp_path / "half_judge.safetensors")
+    save_file(lights.LightFinder().state_dict(), tmp_path / "lights.safetensors")
+    flags = [f"--checkpoint={tmp_path / 'model.safetensors'}", "--prompts=2", "--steps=1", "--compared=4", "--fresh=4"]
+    flags += ["--device=cpu", f"--json={tmp_path / 'figures.json'}", f"--sheet={tmp_path / 'sheet.png'}"]
+    code = cli.main(["evaluate", *flags])
     output = capsys.readouterr().out
     assert code == 0 and "held out" in output and "short of the goal" in output
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["prompts"] == 2 and figures["psnr"] < 27.0 and figures["retrieval among 64"] is None
+    assert figures["prompts"] == 2 and figures["prompts with two things"] == 1 and figures["psnr"] < 27.0 and figures["retrieval among 64"] is None
     assert (tmp_path / "sheet.png").exists()
 
 
@@ -105,7 +207,7 @@ def test_options_that_make_no_sense():
     for flag in ("--prompts=1", "--prompts=x", "--steps=0", "--steps=5000", "--scale=x", "--sampler=plms"):
         name, value = flag.removeprefix("--").upper().split("=")
         with pytest.raises(ValueError, match=f"(?i)^{name}={value} is not "):
-            evaluate.main([flag])
+            evaluate.EvaluateOptions.parse([flag], "evaluate", "")
 
 
 def test_pictures_become_tensors():

@@ -47,8 +47,7 @@ def test_a_change_that_does_not_fit_is_named():
 
 def version(number, name):
     mistake = next(mistake for mistake in mistakes_of(number) if mistake.name == name)
-    module = diagnosis.wrong_version.__wrapped__(STAGES[number - 1], mistake)
-    return module
+    return diagnosis.wrong_version.__wrapped__(STAGES[number - 1], mistake)
 
 
 def message(module, run, expected, **kwargs):

@@ -10,7 +10,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from course import show
+from course import cli, show
 from course.core import workspace
 from course.core.config import CLIPConfig, UNetConfig, VAEConfig, tiny_config
 from course.core.stages import ROOT, STAGES, find_stage
@@ -50,7 +50,7 @@ def run(checkpoint, tmp_path, capsys, monkeypatch):
     workspace.write_stubs()
 
     def run(*flags: str) -> tuple[int, str, str]:
-        code = show.main([f"--checkpoint={checkpoint}", f"--out={tmp_path / 'picture.png'}", "--steps=3", *flags])
+        code = cli.main(["show", f"--checkpoint={checkpoint}", f"--out={tmp_path / 'picture.png'}", "--steps=3", *flags])
         output = capsys.readouterr()
         return code, output.out, output.err.strip()
 
@@ -105,7 +105,7 @@ def test_pictures_of_an_untrained_checkpoint_say_so(run, tmp_path):
 
 def test_without_out_the_picture_is_named_after_the_stage(run, checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(show, "ROOT", tmp_path)
-    assert show.main(["--stage=residual", f"--checkpoint={checkpoint}"]) == 0
+    assert cli.main(["show", "--stage=residual", f"--checkpoint={checkpoint}"]) == 0
     assert (tmp_path / "outputs" / "show-02-residual.png").is_file()
 
 
@@ -159,7 +159,7 @@ def test_a_file_that_is_not_python_is_named(run):
 
 
 @pytest.mark.parametrize(
-    "flags, words",
+    ("flags", "words"),
     [
         ([], "Which stage?"),
         (["--stage=11"], "There is no stage '11'"),

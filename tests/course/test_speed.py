@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from course import cli
 from course.core.assemble import for_generating
+from course.core.kernels import fused_functions
 from course.core.stages import STAGES
-from course.draw import generate
 from course.draw.checkpoint import TINY, build, open_checkpoint
-from course.draw.speed import PackedConv2d, can_pack, check_compiler, fused_functions, speed_up
+from course.draw.speed import PackedConv2d, can_pack, check_compiler, speed_up
 from tools import bench
 
 CPU = torch.device("cpu")
@@ -75,7 +76,10 @@ X = torch.randn(2, 6, 4, 5)
 FUSED = {
     "group_norm": [(X, 3), (X, 2, torch.randn(6), torch.randn(6), 1e-2)],
     "silu": [(X,)],
-    "scaled_dot_product_attention": [(X, X + 1, X - 1), (X, X + 1, X - 1, torch.randn(4, 4))],
+    "scaled_dot_product_attention": [
+        (X, X + 1, X - 1), (X, X + 1, X - 1, torch.randn(4, 4)), (X[0], X[1], X[0] - 1),
+        (X[0], X[1], X[0] - 1, torch.randn(6, 4, 4)),
+    ],
     "image_to_tokens": [(X,), (X.to(memory_format=torch.channels_last),)],
     "upsample_nearest": [(X,), (X, 3), (X.to(memory_format=torch.channels_last), 2)],
 }
@@ -96,7 +100,7 @@ def test_fused_functions_are_the_formulas():
 
 def draw(blocks, model) -> torch.Tensor:
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    return blocks[9].text_to_image(model, ["a red house"], [""], noise, 3, 4.0)
+    return blocks[9].text_to_image(model, ["a red house"], [""], noise, blocks[9].Sampling(3, 4.0))
 
 
 @packs
@@ -121,14 +125,18 @@ def test_compiling_draws_the_same_picture(monkeypatch):
     torch.testing.assert_close(draw(blocks, fast), draw(blocks, plain), rtol=0, atol=GREY_LEVEL / 8)
 
 
+def run_bench(*flags):
+    return bench.bench(bench.BenchOptions.parse(flags, "bench", ""))
+
+
 @with_model
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
         ("--steps=0", "STEPS=0 is not possible: choose 1 to 500."), ("--steps=x", "STEPS=x is not a whole number."),
         ("--rounds=0", "ROUNDS=0 is not possible"), ("--scale=abc", "SCALE=abc is not a number."),
-        ("--scale=nan", "SCALE=nan is not possible"), ("--sampler=ddpm", "SAMPLER=ddpm is not measured"),
-        ("--size=63", "WIDTH=63 is not possible"), ("--size=100000", "the nearest is 4096"),
+        ("--scale=nan", "SCALE=nan is not possible"), ("--sampler=ddpm", "SAMPLER=ddpm is not possible: choose ddim, euler or dpm++2m."),
+        ("--width=63", "WIDTH=63 is not possible"), ("--width=100000", "the nearest is 4096"),
         ("--dtype=float32,int8", "DTYPE=int8"), ("--dtype=float32,", "DTYPE="), ("--compile=2", "COMPILE=2"),
         ("--checkpoint=/etc/hostname", "hostname"), ("--checkpoint=nowhere", "nowhere"), ("--device=cuda:99", "DEVICE=cuda:99"),
     ],
@@ -136,7 +144,7 @@ def test_compiling_draws_the_same_picture(monkeypatch):
 def test_what_cannot_be_measured_is_refused(monkeypatch, flag, words):
     monkeypatch.setattr(bench, "measure", lambda *args: pytest.fail("it measured before it refused"))
     with pytest.raises(ValueError, match=re.escape(words)) as refused:
-        bench.main([flag])
+        run_bench(flag)
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -145,12 +153,12 @@ def test_without_a_compiler_it_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     wanted = "COMPILE=1 needs a C++ compiler, and no-such-compiler is not installed: draw with COMPILE=0."
     out = tmp_path / "out.png"
-    assert generate.main(["--compile=1", "--device=cpu", "--blocks=solutions", f"--out={out}"]) == 2
+    assert cli.main(["generate", "--compile=1", "--device=cpu", "--blocks=solutions", f"--out={out}"]) == 2
     assert capsys.readouterr().err.strip() == wanted and not out.exists()
     with pytest.raises(ValueError, match=re.escape(wanted)):
-        bench.main(["--compile=1", "--device=cpu"])
+        run_bench("--compile=1", "--device=cpu")
     monkeypatch.setattr(bench, "measure", lambda options, device, dtype, compiled: [f"compiled: {compiled}"] * 8)
-    assert bench.main(["--device=cpu"]) == 0  # both ways are asked for: what can be done is done
+    assert run_bench("--device=cpu") == 0  # both ways are asked for: what can be done is done
     output = capsys.readouterr()
     assert output.err.strip() == wanted and "compiled: False" in output.out and "compiled: True" not in output.out
     monkeypatch.setenv("CXX", "python3")
@@ -166,6 +174,6 @@ def test_when_compiling_fails_it_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     out = tmp_path / "out.png"
     flags = ["--compile=1", "--device=cpu", "--blocks=solutions", "--steps=1", "--width=32", "--height=32"]
-    assert generate.main([*flags, f"--out={out}"]) == 2
+    assert cli.main(["generate", *flags, f"--out={out}"]) == 2
     last = capsys.readouterr().err.split("\r")[-1].strip()
     assert last.startswith("COMPILE=1 failed (") and last.endswith("): draw with COMPILE=0.") and not out.exists()

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig, tiny_config
+from course.core.messages import Refusal
 from course.core.stages import ROOT
-from course.training import __main__ as command
-from course.training import clip, export, loop, unet, vae
+from course.core.writing import whole_file
+from course.training import clip, command, export, loop, unet, unpack, vae
 from course.training.data import draw_example, load_pictures
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from solutions.stage05_vae import VAE
@@ -154,6 +156,18 @@ def test_timesteps_are_spread_over_all_noise_levels():
     assert [t // 100 for t in timesteps.tolist()] == list(range(10))
 
 
+def test_swapped_captions_are_scored_beside_the_right_ones(pictures):
+    part = clip.CLIPPart(tiny_config().clip, pictures, torch.device("cpu"), batch=4)
+    captions = ["a red car and a blue boat", "a red car at sea", "a pink cat next to a white fish", "a red car"]
+    part.pictures = clip.Pictures(pictures.images[:4], [[text] for text in captions])
+    tokens, images = part.examples(np.arange(4), np.zeros(4, int))
+    words = [part.tokenizer(text)[0, : tokens.shape[1]].tolist() for text in
+             [*captions, "a blue car and a red boat", "a white cat next to a pink fish"]]
+    assert tokens.tolist() == words and len(images) == 4
+    loss, _ = clip.CLIPPart(tiny_config().clip, pictures, torch.device("cpu")).loss(part.model, 0.0, torch.Generator())
+    assert math.isfinite(loss.item())
+
+
 def test_short_token_rows_give_the_same_vector(tokenizer_parts):
     encoder = randomised(CLIPTextEncoder(tiny_config().clip)).double()
     tokens = Tokenizer(*tokenizer_parts)(["a red house", "a blue cat in the desert at night"])
@@ -186,6 +200,10 @@ class Wobble(torch.nn.Module):
 
     def forward(self, wanted):
         return self.weight - wanted
+
+
+def run_train(*flags):
+    return command.train(command.TrainOptions.parse(flags, "train", ""))
 
 
 class ToyPart:
@@ -306,7 +324,7 @@ def test_learning_rate_warms_up_and_falls():
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(RuntimeError), loop.whole_file(tmp_path / "file") as temporary:
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "file") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
@@ -361,10 +379,73 @@ def test_the_file_holds_the_weights_under_the_original_names(config, tmp_path):
             assert torch.equal(parameter, original.half().float())
 
 
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    """A model file with random weights in every tensor, and the models in it."""
+    config, folder = tiny_config(), tmp_path_factory.mktemp("model")
+    models = {
+        "vae": randomised(VAE(config.vae), 1), "clip": randomised(CLIPTextEncoder(config.clip), 2),
+        "unet": randomised(UNet(config.unet), 3), "unet_ema": randomised(UNet(config.unet), 4),
+    }
+    tensors = export.assemble(config, *(model.state_dict() for model in models.values()), num_updates=7)
+    export.write_model(folder, config, tensors, trained=True)
+    companion = randomised(clip.ContrastiveModel(models["clip"], 128), 5).state_dict()
+    companion = {name: weight for name, weight in companion.items() if not name.startswith("text_encoder.")}
+    randomised(models["clip"], 2)
+    loop.save_weights(folder / "picture_encoder.safetensors", companion)
+    return folder / "model.safetensors", models
+
+
+def test_training_goes_on_from_a_model_file(model_file, pictures, tmp_path):
+    """Each part begins with the file's weights, the U-Net with its raw ones."""
+    path, models = model_file
+    config, cpu = tiny_config(), torch.device("cpu")
+    unpack.unpack(path, config, tmp_path)
+    assert vae.scaling_factor(tmp_path) == pytest.approx(config.vae.scaling_factor)
+    parts = {
+        "vae": vae.VAEPart(config.vae, pictures, cpu), "clip": clip.CLIPPart(config.clip, pictures, cpu),
+        "unet": unet.UNetPart(config, pictures, tmp_path, loop.make_accelerator()),
+    }
+    began = {"vae": lambda: parts["vae"].model.vae, "clip": lambda: parts["clip"].model.text_encoder,
+             "unet": lambda: parts["unet"].model}
+    for name, part in parts.items():
+        part.read(tmp_path)
+        for parameter, original in zip(began[name]().parameters(), models[name].parameters(), strict=True):
+            assert torch.equal(parameter, original.half().float())
+    beside = load_file(path.with_name("picture_encoder.safetensors"))
+    assert torch.equal(parts["clip"].model.text_projection.weight, beside["text_projection.weight"])
+
+
+def test_what_has_been_trained_since_is_kept(model_file, tmp_path):
+    newer = randomised(VAE(tiny_config().vae), 9).state_dict()
+    loop.save_weights(tmp_path / "vae.safetensors", newer)
+    unpack.unpack(model_file[0], tiny_config(), tmp_path)
+    assert torch.equal(load_file(tmp_path / "vae.safetensors")["quant_conv.weight"], newer["quant_conv.weight"])
+    assert (tmp_path / "unet.safetensors").exists()
+
+
+def test_a_model_file_of_another_size_is_refused(model_file, tmp_path):
+    with pytest.raises(ValueError, match="of another size"):
+        unpack.unpack(model_file[0], SMALL, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_goes_on_from_a_model_file(model_file, tmp_path, monkeypatch, capsys):
+    """A step at a learning rate of next to nothing leaves the file's weights as they are."""
+    options = "--part clip --steps 1 --pictures 16 --batch 4 --learning-rate 1e-12 --out".split()
+    monkeypatch.setenv("CONTINUE", str(model_file[0]))
+    assert run_train(*options, str(tmp_path / "run")) == 0
+    after, before = load_file(tmp_path / "run" / "clip.safetensors"), model_file[1]["clip"].state_dict()
+    assert all(torch.allclose(after[name], weight.half().float(), atol=1e-6) for name, weight in before.items())
+    monkeypatch.setenv("CONTINUE", str(tmp_path / "missing"))
+    assert run_train(*options, str(tmp_path / "run")) == 1
+    assert "no checkpoint" in capsys.readouterr().err
+
+
 def test_diffusers_opens_the_file(tmp_path):
     from diffusers import StableDiffusionPipeline
 
-    assert command.main(["--part", "untrained", "--export", str(tmp_path)]) == 0
+    assert run_train("--part", "untrained", "--export", str(tmp_path)) == 0
     pipeline = StableDiffusionPipeline.from_single_file(
         str(tmp_path / "model.safetensors"), config=str(tmp_path / "diffusers"), local_files_only=True
     )
@@ -385,38 +466,37 @@ def test_diffusers_opens_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, says",
+    ("flag", "says"),
     [
-        (["--part", "encoder"], "there is no part 'encoder': choose vae, decoder, clip, unet, all, export or untrained"),
-        (["--minutes", "soon"], "positive number"),
-        (["--minutes", "-3"], "positive number"),
-        (["--steps", "0"], "positive whole number"),
+        ("--part=encoder", "PART=encoder is not possible: choose vae, decoder, clip, unet, all, export or untrained."),
+        ("--minutes=soon", "MINUTES=soon is not a number."),
+        ("--minutes=-3", "MINUTES=-3 is not possible: choose a number above 0."),
+        ("--steps=0", "STEPS=0 is not possible: choose 1 or more."),
     ],
 )
-def test_bad_options_are_refused_in_a_sentence(arguments, says, capsys):
-    with pytest.raises(SystemExit) as stop:
-        command.main(arguments)
-    assert stop.value.code == 2 and says in capsys.readouterr().err
+def test_bad_options_are_refused_in_a_sentence(flag, says):
+    with pytest.raises(Refusal, match=f"^{re.escape(says)}$"):
+        run_train(flag)
 
 
 def test_export_of_nothing_says_what_is_missing(tmp_path, capsys):
-    assert command.main(["--part", "export", "--out", str(tmp_path)]) == 1
+    assert run_train("--part", "export", "--out", str(tmp_path)) == 1
     assert "--part vae" in capsys.readouterr().err
 
 
 def test_part_and_minutes_from_the_environment(monkeypatch):
     monkeypatch.setenv("PART", "clip")
     monkeypatch.setenv("MINUTES", "2.5")
-    options = command.parse([])
+    options = command.TrainOptions.parse([], "train", "")
     assert options.part == "clip" and options.minutes == 2.5
-    assert command.parse(["--part", "vae"]).part == "vae"
+    assert command.TrainOptions.parse(["--part", "vae"], "train", "").part == "vae"
 
 
 @pytest.mark.slow
 @pytest.mark.limit(300)
 def test_the_whole_training_in_two_steps(tmp_path):
     options = "--steps 2 --pictures 16 --batch 4 --threads 1 --out".split()
-    run = [sys.executable, "-m", "course.training", *options, str(tmp_path)]
+    run = [sys.executable, "-m", "course", "train", *options, str(tmp_path)]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "model" / "model.safetensors").stat().st_size < 40e6

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from course.core.stages import ROOT
-from course.draw.weights import main
+from course.draw.weights import WeightsOptions
 
 pytestmark = pytest.mark.limit(120)
 
@@ -148,4 +148,4 @@ def test_another_choice_fetches_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("OUT", str(tmp_path / "sd15"))
     monkeypatch.setattr("course.draw.weights.fetch", lambda *args: pytest.fail("it fetched before it refused"))
     with pytest.raises(ValueError, match="^WHICH=half is not possible: choose ema or full.$"):
-        main([])
+        WeightsOptions.parse([], "weights", "")

@@ -122,7 +122,7 @@ def test_half_precision_is_normalised_in_float32(stage, dtype):
         stage, lambda m: m.group_norm(x, 3, weight, bias), wanted,
         f"group_norm(x, 3, weight, bias) in {str(dtype).removeprefix('torch.')} with a standard deviation of 400",
         tolerance={torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype],  # a unit in the last place
-        hint="convert to float32 first and back at the end: the squares do not fit into half precision.",
+        hint="convert to float32 first and back at the end: float16 overflows, bfloat16 loses digits.",
     )
 
 

@@ -465,7 +465,7 @@ def test_pixel_attention_of_zero_leaves_the_picture(stage):
     x = rand(2, 12, 3, 5, scale=2.0, shift=1.0)
     check(
         stage, lambda m: make_pixels(m, theirs, 12, num_groups=4)(x), x,
-        "PixelAttention(12, num_groups=4)(x) with attention.to_out at zero",
+        "PixelAttention(12, num_groups=4)(x) with to_out at zero",
         hint="the result is added to x itself, not to the normalised x.", inputs={"x": x},
     )
 

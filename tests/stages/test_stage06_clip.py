@@ -238,7 +238,8 @@ def test_a_word(stage):
 
 @tokenize
 def test_words(stage):
-    check_tokens(stage, "a red house on a green hill", hint="WORD.findall gives the words; blanks are no tokens.")
+    hint = "words(self.clean(part)) gives the words; spaces are no tokens."
+    check_tokens(stage, "a red house on a green hill", hint=hint)
 
 
 @tokenize
@@ -249,7 +250,7 @@ def test_nothing_at_all(stage, text):
 
 @tokenize
 def test_capital_letters(stage):
-    check_tokens(stage, "A Red HOUSE", hint="self.clean makes them small.")
+    check_tokens(stage, "A Red HOUSE", hint="self.clean makes them lower case.")
 
 
 @tokenize
@@ -263,19 +264,19 @@ def test_white_space(stage, text):
 @tokenize
 @pytest.mark.parametrize("text", ["cat,", "house!!!", "(masterpiece:1.2)", "a.b", "-- a --", "f/1.8"])
 def test_punctuation_is_a_word_of_its_own(stage, text):
-    check_tokens(stage, text, hint="let WORD find the words; splitting at blanks leaves the comma at the cat.")
+    check_tokens(stage, text, hint="let `words` cut the text; splitting at spaces leaves the comma at the cat.")
 
 
 @tokenize
 @pytest.mark.parametrize("text", ["4k", "1999", "35mm", "a1b2"])
 def test_every_digit_is_a_word_of_its_own(stage, text):
-    check_tokens(stage, text, hint="WORD takes digits one by one.")
+    check_tokens(stage, text, hint="`words` takes digits one by one.")
 
 
 @tokenize
 @pytest.mark.parametrize("text", ["it's", "don't we're they've i'm she'll he'd", "IT'S", "'sun", "rock'n'roll", "''s"])
 def test_contractions(stage, text):
-    check_tokens(stage, text, hint="WORD cuts 's, 't, 're, 've, 'm, 'll and 'd off.")
+    check_tokens(stage, text, hint="`words` cuts 's, 't, 're, 've, 'm, 'll and 'd off.")
 
 
 @tokenize
@@ -287,7 +288,7 @@ def test_letters_beyond_ascii_are_spelled_in_bytes(stage, text):
 @tokenize
 @pytest.mark.parametrize("text", ["Ⅻ", "½²", "٣٤"])
 def test_digits_beyond_ascii(stage, text):
-    check_tokens(stage, text, hint="WORD knows them: each is a word of its own.")
+    check_tokens(stage, text, hint="`words` knows them: each is a word of its own.")
 
 
 @tokenize
@@ -299,7 +300,7 @@ def test_emoji_are_spelled_in_bytes(stage, text):
 @tokenize
 @pytest.mark.parametrize("text", ["a\x1cb", "a\u200bb", "\ufeffa", "a\x00b"])
 def test_what_cannot_be_seen_need_not_be_white_space(stage, text):
-    check_tokens(stage, text, hint="leave it to self.clean and WORD to say what is white space; str.split differs.")
+    check_tokens(stage, text, hint="leave it to `words` to say what is white space; str.split differs.")
 
 
 @tokenize
@@ -313,7 +314,7 @@ def test_accents_may_be_characters_of_their_own(stage, text):
 @tokenize
 @pytest.mark.parametrize("text", ["ΣΟΦΌΣ", "İstanbul", "ẞ STRASSE", "ǅ", "'ſ", "K", "ͅ"])
 def test_odd_capital_letters(stage, text):
-    check_tokens(stage, text, hint="self.clean makes every character small by itself.")
+    check_tokens(stage, text, hint="self.clean makes every character lower case by itself.")
 
 
 @tokenize

@@ -486,6 +486,26 @@ def test_the_newest_skip_is_used_first(stage):
 
 
 @up
+def test_used_skips_are_taken_off_the_list(stage):
+    x, skips = inputs_of_up(ONE_BLOCK, 0)
+    older = [rand(2, 3, 4, 6, seed=20), rand(2, 3, 4, 6, seed=21)]
+    time, context = time_of(ONE_BLOCK), context_of(ONE_BLOCK)
+
+    def run(module):
+        left = [*older, *skips]
+        output = make_level(module, "UpBlock", ONE_BLOCK, 0)(x, left, time, context)
+        return {"output": output, "skips left": len(left)} | skip_names(left)
+
+    with torch.no_grad():
+        wanted = {"output": their_up(ONE_BLOCK, 0, x, skips, time, context), "skips left": 2} | skip_names(older)
+        check(
+            stage, run, wanted, "UpBlock(config, level=0)(x, skips, time_embedding, context) with two skips too many",
+            hint="take the newest off the end of the list (skips.pop()); the others are for the levels after this one.",
+            tolerance=ROUGH,
+        )
+
+
+@up
 def test_a_level_up_ends_with_an_upsample(stage):
     check_up(
         stage, ONE_BLOCK, 1, "UpBlock(config, level=1)(x, skips, time_embedding, context), the deepest level",

@@ -200,7 +200,7 @@ def test_little_noise_in_half_precision(stage, dtype):
         stage, lambda m: schedule(m).add_noise(torch.zeros_like(noise), noise, t), (sigma * noise.double()).to(dtype),
         f"add_noise(zeros, noise, [0, 3]) in {str(dtype).removeprefix('torch.')}",
         tolerance={torch.float16: 2e-3, torch.bfloat16: 1.5e-2}[dtype],  # a few roundings
-        hint="half precision cannot tell abar_0 from 1: take 1 - abar and its root in float64, then convert.",
+        hint="near 1, half precision rounds abar so that 1 - abar is wrong: take the roots in float64, then convert.",
     )
 
 
@@ -285,7 +285,7 @@ def test_timesteps_of_diffusers(stage, num_steps):
 def test_start_index(stage, num_steps, strength, index):
     check(
         stage, lambda m: schedule(m).start_index(num_steps, strength), index, f"start_index({num_steps}, {strength})",
-        hint="int(num_steps * strength) steps are walked, at least one; 50 * 0.58 counts as 29.",
+        hint="int(num_steps * strength) steps are taken, at least one; 50 * 0.58 counts as 29.",
     )
 
 

@@ -1,5 +1,6 @@
 """Stage 9 with stand-ins that write down how they were asked, and against the pipelines of diffusers."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -161,10 +162,9 @@ def test_guidance_of_single_numbers(stage, scale, wanted):
 def test_guidance(stage, scale, seed):
     unconditional, conditional = rand(2, 4, 3, 5, seed=seed), rand(2, 4, 3, 5, seed=seed + 1)
     check(
-        stage, lambda m: m.classifier_free_guidance(unconditional, conditional, scale),
+        stage, "classifier_free_guidance(unconditional, conditional, scale)",
         (1.0 - scale) * unconditional + scale * conditional,
-        f"classifier_free_guidance(unconditional, conditional, {scale:g})",
-        inputs={"unconditional": unconditional, "conditional": conditional},
+        unconditional=unconditional, conditional=conditional, scale=scale,
     )
 
 
@@ -262,9 +262,9 @@ def test_unet_works_in_the_dtype_of_the_context(stage, negative):
 TIMESTEPS = dict.fromkeys(("ddim", "ddpm", "euler"), [751, 501, 251, 1]) | {"dpm++2m": [801, 601, 401, 201]}
 
 
-def steps_of(module, model, sampler="ddim", timesteps=None, **kwargs):
-    latents = kwargs.pop("latents", NOISE)
-    return list(module.denoise(model, latents, timesteps or TIMESTEPS[sampler], CONTEXT, sampler=sampler, **kwargs))
+def steps_of(module, model, sampler="ddim", timesteps=None, scale=7.5, generator=None, **kwargs):
+    sampling = module.Sampling(guidance_scale=scale, sampler=sampler, generator=generator)
+    return list(module.denoise(model, NOISE, timesteps or TIMESTEPS[sampler], CONTEXT, sampling=sampling, **kwargs))
 
 
 @loop
@@ -313,10 +313,10 @@ def test_latents_after_every_step(stage, make, sampler):
 
     check(
         stage, run, walk_of_diffusers(sampler, guided(1.0, negative_context=None), NOISE, 4, generator=seeded()),
-        f"the latents of every step of denoise(model, latents, timesteps, context, sampler={sampler!r})",
+        f"the latents of every step of denoise(model, latents, ..., sampling=Sampling(sampler={sampler!r}))",
         tolerance=SINGLE,
         hint={
-            "ddpm": "each step draws its own noise: draw_noise(latents, generator).",
+            "ddpm": "each step draws its own noise: draw_noise(latents, sampling.generator).",
             "dpm++2m": "last_timestep and last_original come from the step before; None in the first step.",
         }.get(sampler, "the next timestep is the next of the list; after the last it is -1."),
         inputs={"latents": NOISE},
@@ -327,13 +327,13 @@ def test_latents_after_every_step(stage, make, sampler):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_guided_latents(stage, make, sampler):
     def run(module):
-        extra = {"negative_context": NEGATIVE_CONTEXT, "guidance_scale": 4.0, "generator": seeded()}
+        extra = {"negative_context": NEGATIVE_CONTEXT, "scale": 4.0, "generator": seeded()}
         return [step.latents for step in steps_of(module, make(module), sampler, **extra)]
 
     check(
         stage, run, walk_of_diffusers(sampler, guided(4.0), NOISE, 4, generator=seeded()),
-        f"the latents of every step of denoise(..., context, negative_context, 4, {sampler!r})", tolerance=SINGLE,
-        hint="pass negative_context and guidance_scale on to predict_noise.",
+        f"the latents of every step of denoise(..., negative_context, Sampling(guidance_scale=4, sampler={sampler!r}))",
+        tolerance=SINGLE, hint="pass negative_context and sampling.guidance_scale on to predict_noise.",
     )
 
 
@@ -350,7 +350,8 @@ def test_guess_in_every_step(stage, make, sampler):
         (x - (1.0 - abar(t)) ** 0.5 * predict(x, t)) / abar(t) ** 0.5 for x, t in zip(before, TIMESTEPS[sampler])
     ]
     check(
-        stage, run, guesses, f"the originals of every step of denoise(..., sampler={sampler!r})", tolerance=SINGLE,
+        stage, run, guesses, f"the originals of every step of denoise(..., Sampling(sampler={sampler!r}))",
+        tolerance=SINGLE,
         hint="predict_original with the latents from before the step and the noise predicted there.",
     )
 
@@ -364,7 +365,7 @@ def test_default_guidance_and_sampler(stage, make):
     check(
         stage, run, walk_of_diffusers("ddim", guided(7.5), NOISE, 4),
         "the latents of denoise(model, latents, timesteps, context, negative_context)", tolerance=SINGLE,
-        hint="the defaults: guidance_scale=7.5, sampler='ddim'.",
+        hint="the default is Sampling(): guidance_scale=7.5, sampler='ddim'.",
     )
 
 
@@ -433,11 +434,26 @@ def test_three_hundred_steps(stage, make):
 def test_unknown_sampler(stage, make, sampler):
     def run(module):
         try:
-            return len(list(module.denoise(make(module), NOISE, [501, 1], CONTEXT, sampler=sampler)))
+            return len(steps_of(module, make(module), sampler, [501, 1]))
         except ValueError as error:
-            return "ValueError that names it" if sampler in str(error) else f"ValueError: {error}"
+            named = all(name in str(error) for name in (sampler, *SAMPLERS))
+            return "ValueError that names it and all samplers" if named else f"ValueError: {error}"
 
-    check(stage, run, "ValueError that names it", f"denoise(..., sampler={sampler!r})")
+    check(stage, run, "ValueError that names it and all samplers", f"denoise(..., Sampling(sampler={sampler!r}))")
+
+
+@loop
+def test_an_unknown_sampler_is_noticed_before_the_unet_runs(stage, make):
+    def run(module):
+        model = make(module)
+        with contextlib.suppress(ValueError):
+            steps_of(module, model, "dimm", [501, 1])
+        return len(model.unet.calls)
+
+    check(
+        stage, run, 0, "how often denoise(..., Sampling(sampler='dimm')) asks the U-Net",
+        hint="compare the sampler with SAMPLERS before the first step: on a large model a step takes long.",
+    )
 
 
 @loop
@@ -446,7 +462,8 @@ def test_a_sampler_that_was_read_from_a_file(stage, make, sampler):
     read = sampler.encode().decode()  # equal, but another object
     check(
         stage, lambda m: len(steps_of(m, make(m), read, generator=seeded())), 4,
-        f"the number of steps of denoise(..., sampler={sampler!r})", hint="compare texts with ==, not with `is`.",
+        f"the number of steps of denoise(..., Sampling(sampler={sampler!r}))",
+        hint="compare texts with ==, not with `is`.",
     )
 
 
@@ -470,11 +487,11 @@ def last_of(sampler, scale, num_steps, latents=NOISE, start=0, texts=TEXTS, **kw
 @pytest.mark.parametrize(("sampler", "num_steps"), [*((sampler, 4) for sampler in SAMPLERS), ("dpm++2m", 5)])
 def test_text_to_image_with_stand_ins(stage, make, sampler, num_steps):
     check(
-        stage, lambda m: m.text_to_image(make(m), *TEXTS, NOISE, num_steps, 3.0, sampler, seeded()),
+        stage, lambda m: m.text_to_image(make(m), *TEXTS, NOISE, m.Sampling(num_steps, 3.0, sampler, seeded())),
         last_of(sampler, 3.0, num_steps, generator=seeded()),
-        f"text_to_image(model, prompts, negative_prompts, noise, {num_steps}, 3, {sampler!r}, generator)",
+        f"text_to_image(model, prompts, negative_prompts, noise, Sampling({num_steps}, 3, {sampler!r}, generator))",
         tolerance=SINGLE,
-        hint="decode the last latents; timesteps_for knows the sampler's timesteps; pass the generator on.",
+        hint="decode the last latents; timesteps_for knows the sampler's timesteps; pass sampling on.",
         inputs={"noise": NOISE},
     )
 
@@ -483,12 +500,12 @@ def test_text_to_image_with_stand_ins(stage, make, sampler, num_steps):
 def test_negative_prompts_take_the_unconditional_half(stage, make):
     def run(module):
         model = make(module)
-        module.text_to_image(model, *TEXTS, NOISE, 1, 3.0)
+        module.text_to_image(model, *TEXTS, NOISE, module.Sampling(1, 3.0))
         return model.unet.calls[0].context
 
     check(
         stage, run, torch.cat([context_of(TEXTS[1]), context_of(TEXTS[0])]),
-        "the context that the U-Net gets in text_to_image(model, prompts, negative_prompts, noise, 1, 3)",
+        "the context that the U-Net gets in text_to_image(model, prompts, negative_prompts, noise, Sampling(1, 3))",
     )
 
 
@@ -496,12 +513,12 @@ def test_negative_prompts_take_the_unconditional_half(stage, make):
 def test_no_guidance_halves_the_work(stage, make):
     def run(module):
         model = make(module)
-        picture = module.text_to_image(model, *TEXTS, NOISE, 3, 1.0)
+        picture = module.text_to_image(model, *TEXTS, NOISE, module.Sampling(3, 1.0))
         return {"batch sizes": [len(call.latents) for call in model.unet.calls], "picture": picture}
 
     check(
         stage, run, {"batch sizes": [2, 2, 2], "picture": last_of("ddim", 1.0, 3)},
-        "the U-Net's batch sizes and the result of text_to_image(model, 2 prompts, ..., noise, 3, guidance_scale=1)",
+        "the U-Net's batch sizes and the result of text_to_image(model, 2 prompts, ..., noise, Sampling(3, 1.0))",
         tolerance=SINGLE, hint="contexts_for returns None for the negative context at scale 1; leave it so.",
     )
 
@@ -509,8 +526,8 @@ def test_no_guidance_halves_the_work(stage, make):
 @text
 def test_at_scale_zero_the_negative_prompts_draw(stage, make):
     check(
-        stage, lambda m: m.text_to_image(make(m), *TEXTS, NOISE, 3, 0.0), last_of("ddim", 0.0, 3),
-        "text_to_image(model, prompts, negative_prompts, noise, 3, guidance_scale=0)", tolerance=SINGLE,
+        stage, lambda m: m.text_to_image(make(m), *TEXTS, NOISE, m.Sampling(3, 0.0)), last_of("ddim", 0.0, 3),
+        "text_to_image(model, prompts, negative_prompts, noise, Sampling(3, 0.0))", tolerance=SINGLE,
         hint="only at scale 1 is the negative context left out.",
     )
 
@@ -520,7 +537,8 @@ def test_on_step_is_told_every_step(stage, make):
     wanted = last_of("ddim", 7.5, 3)
 
     def run(module):
-        picture, steps = record(lambda on_step: module.text_to_image(make(module), *TEXTS, NOISE, 3, on_step=on_step))
+        sampling = module.Sampling(3)
+        picture, steps = record(lambda told: module.text_to_image(make(module), *TEXTS, NOISE, sampling, on_step=told))
         decoded = [fake_decode(step.latents) for step in steps]
         last = decoded[-1] if decoded else None
         return {"timesteps": [step.timestep for step in steps], "the last one's picture": last, "the result": picture}
@@ -528,7 +546,7 @@ def test_on_step_is_told_every_step(stage, make):
     check(
         stage, run,
         {"timesteps": [667, 334, 1], "the last one's picture": wanted, "the result": wanted},
-        "the steps that on_step gets in text_to_image(model, prompts, negative_prompts, noise, 3, on_step=on_step)",
+        "the steps that on_step gets in text_to_image(model, prompts, negative_prompts, noise, Sampling(3), on_step)",
         tolerance=SINGLE,
     )
 
@@ -560,7 +578,7 @@ def test_first_latents_of_image_to_image(stage, make, strength, start):
 
     def run(module):
         model = make(module)
-        module.image_to_image(model, IMAGES, *TEXTS, NOISE, strength, 4, 1.0)
+        module.image_to_image(model, IMAGES, *TEXTS, NOISE, strength, module.Sampling(4, 1.0))
         return {
             "timesteps": [int(call.timesteps[0]) for call in model.unet.calls],
             "first latents": model.unet.calls[0].latents,
@@ -569,7 +587,7 @@ def test_first_latents_of_image_to_image(stage, make, strength, start):
     check(
         stage, run,
         {"timesteps": TIMESTEPS["ddim"][start:], "first latents": noisy(fake_encode(IMAGES), NOISE, timestep)},
-        f"what the U-Net sees in image_to_image(model, images, ..., noise, strength={strength}, num_steps=4, 1)",
+        f"what the U-Net sees in image_to_image(model, images, ..., noise, strength={strength}, Sampling(4, 1.0))",
         tolerance=SINGLE, hint="the noise belongs to the first timestep that is left after start_index.",
         inputs={"images": IMAGES, "noise": NOISE},
     )
@@ -580,9 +598,9 @@ def test_first_latents_of_image_to_image(stage, make, strength, start):
 def test_image_to_image_with_stand_ins(stage, make, sampler):
     first = TIMESTEPS[sampler][1]
     check(
-        stage, lambda m: m.image_to_image(make(m), IMAGES, *TEXTS, NOISE, 0.75, 4, 3.0, sampler, seeded()),
+        stage, lambda m: m.image_to_image(make(m), IMAGES, *TEXTS, NOISE, 0.75, m.Sampling(4, 3.0, sampler, seeded())),
         last_of(sampler, 3.0, 4, noisy(fake_encode(IMAGES), NOISE, first), start=1, generator=seeded()),
-        f"image_to_image(model, images, prompts, negative_prompts, noise, 0.75, 4, 3, {sampler!r}, generator)",
+        f"image_to_image(model, images, ..., noise, 0.75, Sampling(4, 3.0, {sampler!r}, generator))",
         tolerance=SINGLE,
     )
 
@@ -596,7 +614,8 @@ def test_encoder_noise_is_passed_on(stage, make, name):
 
     def run(module):
         model = make(module)
-        getattr(module, name)(model, IMAGES, *mask, *TEXTS, NOISE, num_steps=1, encoder_noise=encoder_noise)
+        sampling = module.Sampling(1)
+        getattr(module, name)(model, IMAGES, *mask, *TEXTS, NOISE, sampling=sampling, encoder_noise=encoder_noise)
         return model.vae.encoder_noise
 
     check(stage, run, encoder_noise, f"the noise that vae.encode gets in {name}(..., encoder_noise=encoder_noise)")
@@ -613,7 +632,7 @@ def test_pictures_are_encoded_in_the_dtype_of_the_context(stage, make, name):
         model.text_encoder.bfloat16()
         encode = model.vae.encode
         model.vae.encode = lambda images, noise=None: seen.append(str(images.dtype)) or encode(images, noise)
-        picture = getattr(module, name)(model, IMAGES, *mask, *TEXTS, NOISE, num_steps=1)
+        picture = getattr(module, name)(model, IMAGES, *mask, *TEXTS, NOISE, sampling=module.Sampling(1))
         return [*seen, str(picture.dtype), str(model.unet.calls[0].latents.dtype)]
 
     check(
@@ -629,7 +648,7 @@ def test_defaults_of_image_to_image(stage, make):
     check(
         stage, lambda m: run(m, make), [40, 781, 1, 4],
         "[steps, first timestep, last timestep, batch of the U-Net] of image_to_image(model, 2 images, ..., noise)",
-        hint="strength is 0.8, num_steps 50.",
+        hint="strength is 0.8, and sampling is Sampling(): 50 steps.",
     )
 
 
@@ -637,9 +656,9 @@ def test_defaults_of_image_to_image(stage, make):
 def test_default_guidance_of_image_to_image(stage, make):
     first = TIMESTEPS["ddim"][1]
     check(
-        stage, lambda m: m.image_to_image(make(m), IMAGES, *TEXTS, NOISE, 0.75, 4),
+        stage, lambda m: m.image_to_image(make(m), IMAGES, *TEXTS, NOISE, 0.75, m.Sampling(4)),
         last_of("ddim", 7.5, 4, noisy(fake_encode(IMAGES), NOISE, first), start=1),
-        "image_to_image(model, images, prompts, negative_prompts, noise, 0.75, 4)",
+        "image_to_image(model, images, prompts, negative_prompts, noise, 0.75, Sampling(4))",
         tolerance=SINGLE, hint="the guidance scale is 7.5, the sampler ddim.",
     )
 
@@ -656,7 +675,7 @@ LATENT_MASK[1, :, 1:, 2:4] = 1.0
 def test_inpainting_keeps_what_is_not_masked(stage, make):
     nothing = torch.zeros(2, 1, 6, 10)
     check(
-        stage, lambda m: m.inpaint(make(m), IMAGES, nothing, *TEXTS, NOISE, num_steps=4),
+        stage, lambda m: m.inpaint(make(m), IMAGES, nothing, *TEXTS, NOISE, sampling=m.Sampling(4)),
         fake_decode(fake_encode(IMAGES)), "inpaint(model, images, mask of zeros, prompts, negative_prompts, noise)",
         tolerance=SINGLE, hint="after the last step the kept part is the encoded picture itself, without noise.",
         inputs={"images": IMAGES, "mask": nothing, "noise": NOISE},
@@ -667,8 +686,8 @@ def test_inpainting_keeps_what_is_not_masked(stage, make):
 def test_inpainting_under_a_full_mask_draws_from_noise_alone(stage, make):
     everything = torch.ones(2, 1, 6, 10)
     check(
-        stage, lambda m: m.inpaint(make(m), IMAGES, everything, *TEXTS, NOISE, num_steps=4, guidance_scale=3.0),
-        last_of("ddim", 3.0, 4), "inpaint(model, images, mask of ones, prompts, negative_prompts, noise, num_steps=4)",
+        stage, lambda m: m.inpaint(make(m), IMAGES, everything, *TEXTS, NOISE, sampling=m.Sampling(4, 3.0)),
+        last_of("ddim", 3.0, 4), "inpaint(model, images, mask of ones, ..., noise, sampling=Sampling(4, 3.0))",
         tolerance=SINGLE, hint="strength is 1 by default: start from the noise alone, and repaint where the mask is 1.",
     )
 
@@ -682,8 +701,9 @@ def test_kept_part_is_as_noisy_as_the_next_timestep(stage, make, strength):
 
     def run(module):
         model = make(module)
+        sampling = module.Sampling(4, 1.0)
         _, steps = record(
-            lambda on_step: module.inpaint(model, IMAGES, MASK, *TEXTS, NOISE, strength, 4, 1.0, on_step=on_step)
+            lambda on_step: module.inpaint(model, IMAGES, MASK, *TEXTS, NOISE, strength, sampling, on_step=on_step)
         )
         return {
             "the first latents": model.unet.calls[0].latents,
@@ -695,7 +715,7 @@ def test_kept_part_is_as_noisy_as_the_next_timestep(stage, make, strength):
         "the kept part of each step's latents": [kept * noisy(original, NOISE, t) for t in [*visited[1:], -1]],
     }
     check(
-        stage, run, wanted, f"inpaint(model, images, mask, ..., noise, strength={strength}, num_steps=4)",
+        stage, run, wanted, f"inpaint(model, images, mask, ..., noise, strength={strength}, Sampling(4, 1.0))",
         tolerance=SINGLE,
         hint="the same noise in every step, at the timestep to come; the top left pixel of a square decides.",
     )
@@ -711,9 +731,9 @@ def test_inpainting_with_stand_ins(stage, make, sampler):
 
     first = TIMESTEPS[sampler][1]
     check(
-        stage, lambda m: m.inpaint(make(m), IMAGES, MASK, *TEXTS, NOISE, 0.75, 4, 3.0, sampler, seeded()),
+        stage, lambda m: m.inpaint(make(m), IMAGES, MASK, *TEXTS, NOISE, 0.75, m.Sampling(4, 3.0, sampler, seeded())),
         last_of(sampler, 3.0, 4, noisy(original, NOISE, first), start=1, generator=seeded(), after_step=keep),
-        f"inpaint(model, images, mask, prompts, negative_prompts, noise, 0.75, 4, 3, {sampler!r}, generator)",
+        f"inpaint(model, images, mask, ..., noise, 0.75, Sampling(4, 3.0, {sampler!r}, generator))",
         tolerance=SINGLE, inputs={"images": IMAGES, "mask": MASK, "noise": NOISE},
     )
 
@@ -722,8 +742,8 @@ def test_inpainting_with_stand_ins(stage, make, sampler):
 def test_default_guidance_of_inpaint(stage, make):
     full = torch.ones_like(MASK)
     check(
-        stage, lambda m: m.inpaint(make(m), IMAGES, full, *TEXTS, NOISE, 1.0, 4), last_of("ddim", 7.5, 4),
-        "inpaint(model, images, a mask of ones, prompts, negative_prompts, noise, 1, 4)",
+        stage, lambda m: m.inpaint(make(m), IMAGES, full, *TEXTS, NOISE, 1.0, m.Sampling(4)), last_of("ddim", 7.5, 4),
+        "inpaint(model, images, a mask of ones, prompts, negative_prompts, noise, 1, Sampling(4))",
         tolerance=SINGLE, hint="the guidance scale is 7.5, the sampler ddim.",
     )
 
@@ -739,7 +759,7 @@ def test_default_guidance_of_inpaint(stage, make):
 )
 def test_pictures_keep_no_gradients(stage, make, name, given):
     check(
-        stage, lambda m: getattr(m, name)(make(m), *given, *TEXTS, NOISE, num_steps=2).requires_grad, False,
+        stage, lambda m: getattr(m, name)(make(m), *given, *TEXTS, NOISE, sampling=m.Sampling(2)).requires_grad, False,
         f"requires_grad of the result of {name}", hint="drawing runs under torch.no_grad(): it needs far less memory.",
     )
 
@@ -783,7 +803,9 @@ def test_text_to_image_of_diffusers(stage, parts, sampler, scale):
         (noise,), generator = drawn(1, latent_shape(2, HEIGHT, WIDTH, TINY))
         model = our_pipeline(module, parts)
         return unit_range(
-            module.text_to_image(model, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, 4, scale, sampler, generator)
+            module.text_to_image(
+                model, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, module.Sampling(4, scale, sampler, generator)
+            )
         )
 
     check(
@@ -799,9 +821,8 @@ def test_image_to_image_of_diffusers(stage, parts, sampler, strength):
     def run(module):
         (encoder_noise, noise), generator = drawn(2, latent_shape(2, HEIGHT, WIDTH, TINY))
         pictures = module.image_to_image(
-            our_pipeline(module, parts), REAL, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, strength, 4, 7.5, sampler,
-            generator,
-            encoder_noise=encoder_noise,
+            our_pipeline(module, parts), REAL, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, strength,
+            module.Sampling(4, 7.5, sampler, generator), encoder_noise=encoder_noise,
         )
         return unit_range(pictures)
 
@@ -818,8 +839,8 @@ def test_inpainting_of_diffusers(stage, parts, sampler, strength):
         # The third is what diffusers encodes the masked picture with, which only larger U-Nets look at.
         (encoder_noise, noise, _), generator = drawn(3, latent_shape(2, HEIGHT, WIDTH, TINY))
         pictures = module.inpaint(
-            our_pipeline(module, parts), REAL, REAL_MASK, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, strength, 4, 7.5,
-            sampler, generator, encoder_noise=encoder_noise,
+            our_pipeline(module, parts), REAL, REAL_MASK, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, strength,
+            module.Sampling(4, 7.5, sampler, generator), encoder_noise=encoder_noise,
         )
         return unit_range(pictures)
 

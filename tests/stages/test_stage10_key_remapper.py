@@ -203,7 +203,7 @@ def test_missing_averages(stage, missing, mentioned):
     check(
         stage, run, "a ValueError that names it",
         f"select_ema(state_dict) without {missing}{'*' if missing.endswith('.') else ''}",
-        hint="never fall back to a raw weight in silence.",
+        hint="never take a raw weight without saying so.",
     )
 
 
@@ -242,7 +242,7 @@ def test_residual_blocks_of_the_middle(stage, half):
 def test_attention_of_the_middle(stage, half):
     check_vae(
         stage, rf"{half}\.middle\.attention",
-        "norm stays beside the attention; weights of q, k, v and proj_out lose their last two dimensions of size 1.",
+        "q, k, v and proj_out are to_q, to_k, to_v and to_out; their weights lose the last two dimensions, of size 1.",
     )
 
 
@@ -278,7 +278,7 @@ def test_unknown_name_in_the_autoencoder(stage, name):
     tensors = vae_tensors() | {name: torch.zeros(1)}
     check(
         stage, lambda m: error_of(lambda: m.remap_vae(tensors)) != "no ValueError", True,
-        f"whether remap_vae(state_dict) raises a ValueError for {name}", hint="leave no tensor out in silence.",
+        f"whether remap_vae(state_dict) raises a ValueError for {name}", hint="leave no tensor out without saying so.",
     )
 
 
@@ -367,7 +367,7 @@ def test_unknown_name_in_the_unet(stage, name):
     tensors = unet_tensors() | {name: torch.zeros(1)}
     check(
         stage, lambda m: error_of(lambda: m.remap_unet(tensors)) != "no ValueError", True,
-        f"whether remap_unet(state_dict) raises a ValueError for {name}", hint="leave no tensor out in silence.",
+        f"whether remap_unet(state_dict) raises a ValueError for {name}", hint="leave no tensor out without saying so.",
     )
 
 
@@ -577,7 +577,8 @@ def test_the_file_draws_the_picture_of_diffusers(stage, blocks, file):
         parts = our_parts(blocks, TINY) | loaded(module, blocks, TINY, checkpoint(TINY))
         (noise,), _ = drawn(1, latent_shape(2, 16, 24, TINY))
         model = our_pipeline(blocks[9], parts)
-        return unit_range(blocks[9].text_to_image(model, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, num_steps=3))
+        sampling = blocks[9].Sampling(num_steps=3)
+        return unit_range(blocks[9].text_to_image(model, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, sampling))
 
     check(
         stage, run, picture, "a picture with the weights of the file, beside diffusers' from_single_file",

@@ -27,7 +27,7 @@ MISTAKES = [
         "eps-squared",
         "torch.sqrt(variance + eps)",
         "torch.sqrt(variance + eps**2)",
-        "the square of eps is added to the variance. eps is small enough as it is.",
+        "the square of eps is added to the variance. eps itself is added.",
     ),
     Mistake(
         "divided-by-the-variance",
@@ -51,7 +51,7 @@ MISTAKES = [
         "mean-not-subtracted",
         "(groups - mean)",
         "groups",
-        "the mean is not subtracted. That is half a normalisation: the scale is right, the centre is not.",
+        "the mean is not subtracted. The result then has the standard deviation one, but not the mean zero.",
     ),
     Mistake(
         "root-mean-square",
@@ -131,13 +131,14 @@ MISTAKES = [
         "half-precision-not-converted",
         "precise = x.to(torch.promote_types(x.dtype, torch.float32))",
         "precise = x",
-        "half precision is normalised in half precision. The squares do not fit: convert to float32 first.",
+        "half precision is normalised in half precision. In float16 the squares overflow, in bfloat16 digits are lost: "
+        "convert to float32 first.",
     ),
     Mistake(
         "everything-in-float32",
         "x.to(torch.promote_types(x.dtype, torch.float32))",
         "x.to(torch.float32)",
-        "float64 input is converted to float32 too. Only the half precision formats need a better one.",
+        "float64 input is converted to float32 too. Only float16 and bfloat16 are.",
     ),
     Mistake(
         "not-converted-back",
@@ -220,13 +221,13 @@ MISTAKES = [
         "view-in-place-of-reshape",
         "precise.reshape(batch, num_groups, -1)",
         "precise.view(batch, num_groups, -1)",
-        "a tensor that does not lie in memory in one piece meets view. reshape copies where it must.",
+        "view is called on a tensor whose numbers are not contiguous in memory. reshape copies where it must.",
     ),
     Mistake(
         "any-number-of-groups",
         "    if channels % num_groups != 0:",
         "    if num_groups <= 0:",
-        "nothing checks that num_groups divides the channels. The groups then cut through the middle of a channel.",
+        "nothing checks that num_groups divides the number of channels. It is a ValueError if it does not.",
     ),
     Mistake(
         "statistics-without-gradient",

@@ -13,13 +13,13 @@ MISTAKES = [
         "relu",
         "return x * torch.sigmoid(x)",
         "return nn.functional.relu(x)",
-        "the activation is ReLU. SiLU bends softly and dips below zero for negative x.",
+        "the activation is ReLU. SiLU is smooth, and slightly below zero for negative x.",
     ),
     Mistake(
         "gelu",
         "return x * torch.sigmoid(x)",
         "return nn.functional.gelu(x)",
-        "the activation is GELU. SiLU looks much like it, but is a little further from ReLU.",
+        "the activation is GELU, x * Phi(x). SiLU is x * sigmoid(x).",
     ),
     Mistake(
         "quick-gelu",
@@ -67,7 +67,7 @@ MISTAKES = [
         "no-first-activation",
         "h = self.conv1(silu(self.norm1(x)))",
         "h = self.conv1(self.norm1(x))",
-        "there is no activation before conv1. Without it, norm and convolution make one linear map.",
+        "there is no activation before conv1. The order is norm, activation, convolution, twice.",
     ),
     Mistake(
         "no-second-activation",
@@ -79,7 +79,7 @@ MISTAKES = [
         "no-first-norm",
         "h = self.conv1(silu(self.norm1(x)))",
         "h = self.conv1(silu(x))",
-        "norm1 is not used. The block normalises what it reads, twice.",
+        "norm1 is not used. The block normalises before each of its two convolutions.",
     ),
     Mistake(
         "no-second-norm",
@@ -97,7 +97,7 @@ MISTAKES = [
         "post-activation-second",
         "h = self.conv2(silu(self.norm2(h)))",
         "h = silu(self.conv2(self.norm2(h)))",
-        "the second activation comes after the convolution. Then the correction could hardly be negative.",
+        "the second activation comes after the convolution. SiLU is never below -0.28, so no correction could be.",
     ),
     Mistake(
         "norm1-twice",
@@ -139,7 +139,7 @@ MISTAKES = [
         "activation-after-the-sum",
         "return self.shortcut(x) + h",
         "return silu(self.shortcut(x) + h)",
-        "an activation follows the sum. Nothing but additions lies on the direct path.",
+        "an activation follows the sum. In a pre-activated block there is none on the direct path.",
     ),
     Mistake(
         "sum-divided-by-root-2",
@@ -276,7 +276,7 @@ MISTAKES = [
         "conv1-without-padding",
         "self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)",
         "self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3)",
-        "conv1 has no padding. The picture shrinks by two pixels and no longer fits to the shortcut.",
+        "conv1 has no padding. Height and width shrink by two, and no longer fit those of the shortcut.",
     ),
     Mistake(
         "padding-by-repetition",

@@ -2,6 +2,9 @@
 
 from course.feedback.mistakes import Mistake
 
+PIXELS = "return x + tokens_to_image(self.to_out(mixed), height, width)"
+PIXELS_MIXED = "mixed = scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))"
+
 MISTAKES = [
     Mistake(
         "no-scale",
@@ -50,7 +53,7 @@ MISTAKES = [
         "scaled-after-the-product",
         "scores = (query / math.sqrt(d)) @ key.transpose(-2, -1)",
         "scores = query @ key.transpose(-2, -1) / math.sqrt(d)",
-        "the scores are scaled after the product. In half precision the product has overflowed by then.",
+        "the scores are scaled after the product. In float16 the product may have overflowed by then.",
     ),
     Mistake(
         "softmax-over-the-queries",
@@ -80,7 +83,7 @@ MISTAKES = [
         "mask-subtracted",
         "scores = scores + mask",
         "scores = scores - mask",
-        "the mask is subtracted. It is added: -inf shuts a key out, and + inf would let nothing else in.",
+        "the mask is subtracted. It is added: -inf gives a key the weight 0.",
     ),
     Mistake(
         "mask-multiplied",
@@ -92,7 +95,7 @@ MISTAKES = [
         "mask-as-yes-or-no",
         "scores = scores + mask",
         'scores = scores.masked_fill(mask != 0, float("-inf"))',
-        "every number other than 0 in the mask shuts a key out. The mask is added, whatever its numbers are.",
+        "every number other than 0 in the mask excludes a key. The mask is added, whatever its numbers are.",
     ),
     Mistake(
         "mask-after-the-softmax",
@@ -139,7 +142,7 @@ MISTAKES = [
         "queries-and-keys-exchanged",
         "mixed = scaled_dot_product_attention(query, key, value, mask)",
         "mixed = scaled_dot_product_attention(key, query, value, mask)",
-        "queries and keys change places. Every position asks with its query and is found by its key.",
+        "queries and keys change places. Row i of the scores belongs to query i.",
     ),
     Mistake(
         "layer-ignores-the-mask",
@@ -232,15 +235,15 @@ MISTAKES = [
     ),
     Mistake(
         "output-projection-without-bias",
-        "self.to_out = nn.Linear(channels, channels)",
-        "self.to_out = nn.Linear(channels, channels, bias=qkv_bias)",
+        "bias=qkv_bias)\n        self.to_out = nn.Linear(channels, channels)",
+        "bias=qkv_bias)\n        self.to_out = nn.Linear(channels, channels, bias=qkv_bias)",
         "to_out has a bias only if the other three have one. It always has one.",
     ),
     Mistake(
         "bias-always",
         "self.to_q = nn.Linear(channels, channels, bias=qkv_bias)",
         "self.to_q = nn.Linear(channels, channels)",
-        "to_q always has a bias. Only with qkv_bias it does.",
+        "to_q always has a bias. It has one only with qkv_bias.",
     ),
     Mistake(
         "bias-by-default",
@@ -263,27 +266,27 @@ MISTAKES = [
     ),
     Mistake(
         "tokens-reshaped-to-pixels",
-        "return x + tokens_to_image(self.attention(tokens), height, width)",
-        "return x + self.attention(tokens).reshape(x.shape)",
+        PIXELS,
+        "return x + self.to_out(mixed).reshape(x.shape)",
         "the tokens are reshaped straight to a picture. They have to be transposed first: a token is a pixel.",
     ),
     Mistake(
         "height-and-width-exchanged",
-        "return x + tokens_to_image(self.attention(tokens), height, width)",
-        "return x + tokens_to_image(self.attention(tokens), width, height).transpose(-2, -1)",
+        PIXELS,
+        "return x + tokens_to_image(self.to_out(mixed), width, height).transpose(-2, -1)",
         "height and width change places on the way back. In pictures that are not square, all rows break in the wrong "
         "place.",
     ),
     Mistake(
         "pixel-attention-without-shortcut",
-        "return x + tokens_to_image(self.attention(tokens), height, width)",
-        "return tokens_to_image(self.attention(tokens), height, width)",
+        PIXELS,
+        "return tokens_to_image(self.to_out(mixed), height, width)",
         "PixelAttention does not add x. Attention is a correction, like a residual block.",
     ),
     Mistake(
         "pixel-attention-adds-the-normalised-input",
-        "return x + tokens_to_image(self.attention(tokens), height, width)",
-        "return tokens_to_image(tokens + self.attention(tokens), height, width)",
+        PIXELS,
+        "return tokens_to_image(tokens + self.to_out(mixed), height, width)",
         "PixelAttention adds its input after the norm. The direct path takes x as it came.",
     ),
     Mistake(
@@ -294,15 +297,42 @@ MISTAKES = [
     ),
     Mistake(
         "pixel-attention-with-many-heads",
-        "num_heads=1, qkv_bias=True",
-        "num_heads=channels // 8 if channels >= 8 else 1, qkv_bias=True",
-        "PixelAttention has heads of width 8. It has a single head.",
+        PIXELS_MIXED,
+        "heads = (len(x), height * width, -1, 8 if self.to_q.in_features % 8 == 0 else 1)\n"
+        "        mixed = scaled_dot_product_attention(\n"
+        "            *(layer(tokens).reshape(heads).transpose(1, 2) for layer in (self.to_q, self.to_k, self.to_v))\n"
+        "        ).transpose(1, 2).flatten(2)",
+        "PixelAttention has several heads. It has a single one, as wide as all channels.",
+    ),
+    Mistake(
+        "pixel-attention-without-to-out",
+        PIXELS,
+        "return x + tokens_to_image(mixed, height, width)",
+        "PixelAttention does not use to_out. What attention returns is projected once more.",
+    ),
+    Mistake(
+        "pixel-attention-queries-and-keys-exchanged",
+        PIXELS_MIXED,
+        PIXELS_MIXED.replace("self.to_q(tokens), self.to_k(tokens)", "self.to_k(tokens), self.to_q(tokens)"),
+        "PixelAttention makes its queries with to_k and its keys with to_q.",
+    ),
+    Mistake(
+        "pixel-attention-keys-for-the-values",
+        PIXELS_MIXED,
+        PIXELS_MIXED.replace("self.to_v(tokens)", "self.to_k(tokens)"),
+        "PixelAttention makes its values with to_k. to_v makes them.",
+    ),
+    Mistake(
+        "pixel-attention-values-from-the-picture",
+        PIXELS_MIXED,
+        PIXELS_MIXED.replace("self.to_v(tokens)", "self.to_v(image_to_tokens(x))"),
+        "PixelAttention makes its values from x as it came. Queries, keys and values all come from the normalised x.",
     ),
     Mistake(
         "pixel-attention-without-biases",
-        "num_heads=1, qkv_bias=True",
-        "num_heads=1, qkv_bias=False",
-        "PixelAttention's to_q, to_k and to_v have no biases. The VAE's do.",
+        "self.to_k = nn.Linear(channels, channels)",
+        "self.to_k = nn.Linear(channels, channels, bias=False)",
+        "PixelAttention's to_k has no bias. All its layers have one.",
     ),
     Mistake(
         "pixel-attention-default-eps",
@@ -368,7 +398,7 @@ MISTAKES = [
         "geglu-gate-only",
         "value * nn.functional.gelu(gate)",
         "nn.functional.gelu(gate)",
-        "the gate is all that is left. It decides how much of the value gets through.",
+        "the value is not used. The gate is a factor: it decides how much of the value gets through.",
     ),
     Mistake(
         "geglu-half-as-wide",
@@ -424,9 +454,8 @@ MISTAKES = [
         x = self.norm2(x + self.cross_attention(x, context))
         x = self.norm3(x + self.feed_forward(x))
 """,
-        "the block normalises after each sum. That is the post-norm of the first transformers; here the norm "
-        "comes before "
-        "each part, and the direct path stays free.",
+        "the block normalises after each sum. That is the post-norm of the first transformers; here the norm comes "
+        "before each part, and there is none on the direct path.",
     ),
     Mistake(
         "block-shortcut-after-the-norm",
@@ -450,7 +479,7 @@ MISTAKES = [
         x = x + self.cross_attention(self.norm2(x), context)
         x = x + self.self_attention(self.norm1(x))
 """,
-        "cross-attention comes before self-attention. The picture comes first, then the prompt.",
+        "cross-attention comes before self-attention. Self-attention is first.",
     ),
     Mistake(
         "feed-forward-first",
@@ -464,7 +493,7 @@ MISTAKES = [
         x = x + self.self_attention(self.norm1(x))
         x = x + self.cross_attention(self.norm2(x), context)
 """,
-        "the feed-forward network comes first. It thinks about what attention has found, so it comes last.",
+        "the feed-forward network comes first. It works on what attention has collected, so it comes last.",
     ),
     Mistake(
         "block-parts-side-by-side",
@@ -546,9 +575,8 @@ MISTAKES = [
         "spatial-pixels-reshaped-to-tokens",
         "image_to_tokens(self.proj_in(self.norm(x)))",
         "self.proj_in(self.norm(x)).reshape(x.shape[0], -1, x.shape[1])",
-        "the spatial transformer reshapes the picture straight to (batch, pixels, channels). A token is then "
-        "a piece of a "
-        "channel, not a pixel.",
+        "the spatial transformer reshapes the picture straight to (batch, pixels, channels). A token is then a piece "
+        "of a channel, not a pixel.",
     ),
     Mistake(
         "spatial-height-and-width-exchanged",

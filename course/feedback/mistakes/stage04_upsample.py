@@ -9,7 +9,7 @@ MISTAKES = [
         "tiled",
         REPEATED,
         "x.repeat(1, 1, scale, scale)",
-        "the whole picture is laid side by side. Each pixel is to be repeated, beside itself.",
+        "the whole picture is repeated, side by side. Each pixel is to be repeated, beside itself.",
     ),
     Mistake(
         "bilinear",
@@ -50,9 +50,8 @@ MISTAKES = [
     Mistake(
         "zeros-between",
         REPEATED,
-        "nn.functional.pad(x[..., None, :, None], (0, scale - 1, 0, 0, 0, scale - 1)).permute(0, 1, 3, 2, 4, "
-        "5).flatten(4)"
-        ".flatten(2, 3)",
+        "nn.functional.pad(x[..., None, :, None], (0, scale - 1, 0, 0, 0, scale - 1))"
+        ".permute(0, 1, 3, 2, 4, 5).flatten(4).flatten(2, 3)",
         "zeros fill the squares. Every pixel of a square has the value of the one it came from.",
     ),
     Mistake(
@@ -83,7 +82,7 @@ MISTAKES = [
         "values-shared-out",
         REPEATED,
         REPEATED + " / scale**2",
-        "each value is shared out among the pixels of its square. Each of them gets the whole value.",
+        "each value is divided among the pixels of its square. Each of them gets the whole value.",
     ),
     Mistake(
         "convolution-before-the-resize",
@@ -137,7 +136,7 @@ MISTAKES = [
         "depthwise-convolution",
         "self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)",
         "self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels)",
-        "Upsample's convolution keeps every channel to itself. An ordinary convolution mixes them all.",
+        "Upsample's convolution treats every channel by itself. An ordinary convolution mixes all channels.",
     ),
     Mistake(
         "always-symmetric",
@@ -192,7 +191,7 @@ MISTAKES = [
         "not-padded",
         "            x = nn.functional.pad(x, (0, 1, 0, 1))  # left, right, top, bottom\n",
         "            pass\n",
-        "the asymmetric Downsample does not pad. Then the last row and column are missing.",
+        "the asymmetric Downsample does not pad. Then the last row and column of the result are missing.",
     ),
     Mistake(
         "stride-1",

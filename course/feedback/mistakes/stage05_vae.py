@@ -216,7 +216,8 @@ MISTAKES = [
         "moments-interleaved",
         "mean, logvar = moments.chunk(2, dim=1)",
         "mean, logvar = moments[:, ::2], moments[:, 1::2]",
-        "means and log variances take turns along the channels. The first half is the means, the second the variances.",
+        "means and log variances take turns along the channels. The first half is the means, the second the log "
+        "variances.",
     ),
     Mistake(
         "moments-cut-along-the-width",
@@ -246,13 +247,13 @@ MISTAKES = [
         "log-variance-not-clamped",
         "logvar.clamp(-30.0, 20.0)",
         "logvar",
-        "the logarithm of the variance is not clamped. A single large one overflows.",
+        "the logarithm of the variance is not clamped. The exponential of a large one overflows.",
     ),
     Mistake(
         "clamped-after-halving",
         "torch.exp(0.5 * logvar.clamp(-30.0, 20.0))",
         "torch.exp((0.5 * logvar).clamp(-30.0, 20.0))",
-        "half of the logarithm is clamped to [-30, 20]. The logarithm itself is, before it is halved.",
+        "half of the logarithm is clamped to [-30, 20]. The logarithm itself is clamped, before it is halved.",
     ),
     Mistake(
         "clamped-from-above-only",
@@ -270,7 +271,7 @@ MISTAKES = [
         "mode-in-place-of-a-sample",
         "return mean + std * noise",
         "return mean",
-        "the noise is not used. A sample is the mean plus noise as wide as the standard deviation.",
+        "the noise is not used. A sample is the mean plus the standard deviation times the noise.",
     ),
     Mistake(
         "noise-subtracted",
@@ -432,7 +433,7 @@ MISTAKES = [
         "levels-in-half-precision",
         "(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) + 1.0)",
         "(tensor + 1.0)",
-        "half precision is converted in half precision. It has too few digits for 256 levels.",
+        "float16 and bfloat16 are not converted to float32 first. Their rounding changes some of the levels.",
     ),
     Mistake(
         "levels-as-floats",

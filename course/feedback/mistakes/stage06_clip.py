@@ -66,7 +66,7 @@ MISTAKES = [
         """\
             best = min(zip(symbols, symbols[1:]), key=lambda pair: self.rank.get(pair, math.inf))
 """,
-        "pairs are merged until one symbol is left. It ends when the list knows none of the pairs.",
+        "pairs are merged until one symbol is left. Merging ends when none of the pairs is in the list.",
     ),
     Mistake(
         "one-merge-only",
@@ -118,51 +118,51 @@ MISTAKES = [
     ),
     Mistake(
         "text-not-cleaned",
-        "WORD.findall(self.clean(part))",
-        "WORD.findall(part)",
-        "the text is not cleaned. The vocabulary knows lower case only.",
+        "words(self.clean(part))",
+        "words(part)",
+        "the text is not cleaned. The merge list was learned from cleaned text.",
     ),
     Mistake(
         "text-only-lowered",
-        "WORD.findall(self.clean(part))",
-        "WORD.findall(part.lower())",
+        "words(self.clean(part))",
+        "words(part.lower())",
         "the text is lowered but not cleaned. An accent can be written in two ways; clean makes them one.",
     ),
     Mistake(
         "split-at-blanks",
-        "WORD.findall(self.clean(part))",
+        "words(self.clean(part))",
         "self.clean(part).split()",
-        "the text is split at blanks. Punctuation, digits and contractions are words of their own, see WORD.",
+        "the text is split at white space. Punctuation, digits and contractions are words of their own: see `words`.",
     ),
     Mistake(
         "letters-and-digits-together",
-        "WORD.findall(self.clean(part))",
-        'regex.findall(r"\\w+|[^\\w\\s]+", self.clean(part))',
-        "letters and digits make a word together. WORD takes every digit alone.",
+        "words(self.clean(part))",
+        're.findall(r"\\w+|[^\\w\\s]+", self.clean(part))',
+        "letters and digits make a word together. Every digit is a word of its own: see `words`.",
     ),
     Mistake(
         "no-byte-alphabet",
         'spelled = "".join(self.alphabet[byte] for byte in word.encode("utf-8"))',
         "spelled = word",
-        "words are not spelled in the byte alphabet. Accents and emoji are no characters of the vocabulary.",
+        "words are not spelled in the byte alphabet. Its characters stand for bytes, and é is two bytes in UTF-8.",
     ),
     Mistake(
         "characters-in-place-of-bytes",
         'self.alphabet[byte] for byte in word.encode("utf-8")',
         "self.alphabet.get(ord(c), c) for c in word",
-        "the alphabet is asked for characters. It has one entry per byte; a character outside of ASCII is several.",
+        "the alphabet is looked up with characters. It has one entry per byte; a character outside of ASCII is several.",
     ),
     Mistake(
         "latin-1",
         'word.encode("utf-8")',
         'word.encode("latin-1", "replace")',
-        "the words are encoded as Latin-1. It is UTF-8.",
+        "the words are encoded as Latin-1. The byte alphabet spells UTF-8.",
     ),
     Mistake(
         "utf-16",
         'word.encode("utf-8")',
         'word.encode("utf-16-le")',
-        "the words are encoded as UTF-16. It is UTF-8.",
+        "the words are encoded as UTF-16. UTF-8 is meant.",
     ),
     Mistake(
         "unknown-tokens-left-out",
@@ -184,8 +184,8 @@ MISTAKES = [
     ),
     Mistake(
         "bpe-over-the-whole-text",
-        'for word in WORD.findall(self.clean(part)):',
-        'for word in ["".join(WORD.findall(self.clean(part)))] if self.clean(part).strip() else []:',
+        'for word in words(self.clean(part)):',
+        'for word in ["".join(words(self.clean(part)))] if self.clean(part).strip() else []:',
         "all words are split together as one. Each word ends with its own `</w>`.",
     ),
     Mistake(
@@ -297,7 +297,7 @@ MISTAKES = [
         "mask-transposed",
         "-math.inf).triu(diagonal=1)",
         "-math.inf).tril(diagonal=-1)",
-        "a token may look only at itself and at what follows. It reads from left to right.",
+        "a token may look only at itself and at what follows. It looks at itself and at what stands before it.",
     ),
     Mistake(
         "mask-of-zeros",
@@ -327,7 +327,7 @@ MISTAKES = [
         "mask-of-large-numbers",
         "torch.full((length, length), -math.inf)",
         "torch.full((length, length), -10000.0)",
-        "the mask is -10000 rather than -inf.",
+        "the mask is -10000 where it should be -inf.",
     ),
     Mistake(
         "exact-gelu",
@@ -505,7 +505,7 @@ MISTAKES = [
             padding = ((tokens == end).cumsum(dim=1) > 1)[:, None, None, :]
             x = layer(x, mask.masked_fill(padding, -math.inf) + torch.where(padding, -math.inf, 0.0).to(x.dtype))
 """,
-        "the padding is masked. Stable Diffusion was trained with the padding in view.",
+        "the padding is masked. Stable Diffusion was trained without masking it.",
     ),
     Mistake(
         "final-norm-forgotten",

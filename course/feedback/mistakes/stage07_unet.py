@@ -2,6 +2,8 @@
 
 from course.feedback.mistakes import Mistake
 
+POP = "x = torch.cat([x, skips.pop()], dim=1)\n"
+
 MISTAKES = [
     Mistake(
         "sine-first",
@@ -19,7 +21,7 @@ MISTAKES = [
         "half-minus-one",
         "device=timesteps.device) / half",
         "device=timesteps.device) / (half - 1)",
-        "the exponents are divided by half - 1. That is another network's habit; here they are divided by half.",
+        "the exponents are divided by half - 1. Some networks do that; here they are divided by half.",
     ),
     Mistake(
         "exponents-over-all-channels",
@@ -29,20 +31,20 @@ MISTAKES = [
     ),
     Mistake(
         "frequencies-rise",
-        "torch.exp(-math.log(max_period) * exponents)",
-        "torch.exp(math.log(max_period) * exponents)",
+        "max_period ** -exponents",
+        "max_period**exponents",
         "the frequencies rise from 1 to max_period. They fall: the exponent is negative.",
     ),
     Mistake(
         "waves-from-slow-to-fast",
         "angles = timesteps.to(dtype)[:, None] * frequencies",
         "angles = timesteps.to(dtype)[:, None] * frequencies.flip(0)",
-        "the slowest wave comes first. The fastest does.",
+        "the lowest frequency comes first. The highest does.",
     ),
     Mistake(
         "angles-times-two-pi",
         "angles = timesteps.to(dtype)[:, None] * frequencies",
-        "angles = 2 * math.pi * timesteps.to(dtype)[:, None] * frequencies",
+        "angles = 2 * torch.pi * timesteps.to(dtype)[:, None] * frequencies",
         "the angles are multiplied by 2 pi.",
     ),
     Mistake(
@@ -59,8 +61,8 @@ MISTAKES = [
     ),
     Mistake(
         "max-period-fixed",
-        "math.log(max_period)",
-        "math.log(10000.0)",
+        "max_period ** -exponents",
+        "10000.0 ** -exponents",
         "max_period is always 10000. That is only its default.",
     ),
     Mistake(
@@ -73,19 +75,20 @@ MISTAKES = [
         "waves-in-half-precision",
         "dtype = torch.float64 if timesteps.dtype == torch.float64 else torch.float32",
         "dtype = timesteps.dtype if timesteps.dtype.is_floating_point else torch.float32",
-        "half precision timesteps give waves in half precision. It cannot tell 999 from 998: use float32.",
+        "float16 and bfloat16 timesteps give an embedding of that dtype. float16 rounds the angles, bfloat16 even the "
+        "timesteps: use float32.",
     ),
     Mistake(
         "waves-always-float32",
         "dtype = torch.float64 if timesteps.dtype == torch.float64 else torch.float32",
         "dtype = torch.float32",
-        "float64 timesteps give waves in float32. They give float64.",
+        "float64 timesteps give an embedding in float32. They give one in float64.",
     ),
     Mistake(
         "waves-always-float64",
         "dtype = torch.float64 if timesteps.dtype == torch.float64 else torch.float32",
         "dtype = torch.float64",
-        "the waves are always float64. They are float32 unless the timesteps are float64.",
+        "the embedding is always float64. It is float32 unless the timesteps are float64.",
     ),
     Mistake(
         "first-time-for-the-whole-batch",
@@ -271,26 +274,48 @@ MISTAKES = [
     ),
     Mistake(
         "skip-first",
-        "torch.cat([x, skip], dim=1)",
-        "torch.cat([skip, x], dim=1)",
+        POP,
+        "x = torch.cat([skips.pop(), x], dim=1)\n",
         "the skip comes before x. x comes first, then the skip.",
     ),
     Mistake(
         "skip-added",
-        "torch.cat([x, skip], dim=1)",
-        "torch.cat([x + skip if x.shape == skip.shape else x, skip], dim=1)",
-        "the skip is added to x where they fit. They are only laid one behind the other.",
+        POP,
+        "skip = skips.pop()\n"
+        "            x = torch.cat([x + skip if x.shape == skip.shape else x, skip], dim=1)\n",
+        "the skip is added to x where their shapes are equal. The two are only concatenated.",
     ),
     Mistake(
         "skips-not-reversed",
-        "zip(self.residuals, reversed(skips))",
-        "zip(self.residuals, skips)",
-        "the oldest skip is used first. The newest is.",
+        POP,
+        "x = torch.cat([x, skips.pop(0)], dim=1)\n",
+        "the oldest skip is used first. The newest is, the last of the list.",
+    ),
+    Mistake(
+        "skips-left-on-the-list",
+        POP,
+        "x = torch.cat([x, skips[-1 - i]], dim=1)\n",
+        "the block leaves the skips that it has used on the list. The next level would get them again: take them off.",
+    ),
+    Mistake(
+        "all-skips-taken-off",
+        """\
+        if self.upsample is not None:
+            x = self.upsample(x)
+        return x
+""",
+        """\
+        if self.upsample is not None:
+            x = self.upsample(x)
+        skips.clear()
+        return x
+""",
+        "the block empties the list of skips. Those that it does not use belong to the levels after it.",
     ),
     Mistake(
         "x-twice",
-        "torch.cat([x, skip], dim=1)",
-        "torch.cat([x, x], dim=1) if x.shape == skip.shape else torch.cat([x, skip], dim=1)",
+        POP,
+        "skip = skips.pop()\n            x = torch.cat([x, x if x.shape == skip.shape else skip], dim=1)\n",
         "x is concatenated with itself. It is concatenated with the skip.",
     ),
     Mistake(
@@ -385,8 +410,8 @@ MISTAKES = [
     ),
     Mistake(
         "time-not-handed-on-up",
-        "torch.cat([x, skip], dim=1), time_embedding)",
-        "torch.cat([x, skip], dim=1), time_embedding * 0)",
+        POP + "            x = residual(x, time_embedding)\n",
+        POP + "            x = residual(x, time_embedding * 0)\n",
         "the blocks on the way up get a time embedding of zeros.",
     ),
     Mistake(
@@ -403,25 +428,19 @@ MISTAKES = [
     ),
     Mistake(
         "oldest-skips-first",
-        """\
-            x = block(x, skips[-count:], time_embedding, context)
-            skips = skips[:-count]
-""",
-        """\
-            x = block(x, skips[:count], time_embedding, context)
-            skips = skips[count:]
-""",
+        "x = block(x, skips, time_embedding, context)",
+        "x = block(x, [skips.pop(0) for _ in block.residuals], time_embedding, context)",
         "the way up takes the oldest skips first. Each level takes the newest that are left.",
     ),
     Mistake(
         "skips-not-used-up",
-        "            skips = skips[:-count]\n",
-        "",
-        "every level on the way up gets the same skips. Each takes the newest that are left.",
+        "x = block(x, skips, time_embedding, context)",
+        "x = block(x, list(skips), time_embedding, context)",
+        "every level on the way up gets the same skips. Those that a level has used must be gone for the next.",
     ),
     Mistake(
         "skips-of-each-level-in-front",
-        "skips = skips + new_skips",
+        "skips.extend(new_skips)",
         "skips = new_skips + skips",
         "the skips of each level are put in front of the others. They go behind them.",
     ),
@@ -483,12 +502,12 @@ MISTAKES = [
         "no-context-for-the-middle",
         "x = self.mid(x, time_embedding, context)",
         "x = self.mid(x, time_embedding, context * 0)",
-        "the middle sees nothing of the prompt.",
+        "the middle gets a context of zeros.",
     ),
     Mistake(
         "waves-straight-to-the-blocks",
         "time_embedding = self.time_embedding(timesteps)",
         "time_embedding = timestep_embedding(timesteps, 4 * self.time_embedding.channels).to(latents.dtype)",
-        "the waves go to the blocks as they are. TimeEmbedding's two linear layers come between.",
+        "the cosines and sines go to the blocks as they are. TimeEmbedding's two linear layers come between.",
     ),
 ]

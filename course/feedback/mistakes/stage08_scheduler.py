@@ -83,7 +83,7 @@ MISTAKES = [
         "one-minus-the-product",
         "torch.cumprod(1.0 - betas, dim=0)",
         "1.0 - torch.cumprod(1.0 - betas, dim=0)",
-        "the product is subtracted from 1. That is the noise's share; alphas_cumprod is the picture's.",
+        "the product is subtracted from 1. That is the noise's share of the variance; alphas_cumprod is the picture's.",
     ),
     Mistake(
         "product-without-its-own-factor",
@@ -143,7 +143,7 @@ MISTAKES = [
         "variance-exploding",
         "return signal * original + sigma * noise",
         "return original + sigma / signal * noise",
-        "noise is added to the unscaled picture, as in Euler's coordinates. The picture shrinks as the noise grows.",
+        "noise is added to the unscaled picture. The picture is multiplied by sqrt(abar): the noise takes its place.",
     ),
     Mistake(
         "per-step-alpha",
@@ -179,8 +179,8 @@ MISTAKES = [
         "roots-in-the-dtype-of-the-latents",
         "sigma = torch.sqrt(1.0 - abar).to(device=original.device, dtype=original.dtype)",
         "sigma = torch.sqrt(1.0 - abar.to(device=original.device, dtype=original.dtype))",
-        "abar is converted before 1 - abar is taken. Near abar = 1 that difference has no digits left in half "
-        "precision.",
+        "abar is converted before 1 - abar is taken. Near abar = 1, rounding it to half precision makes that "
+        "difference wrong.",
     ),
     Mistake(
         "guess-adds-the-noise",
@@ -314,7 +314,7 @@ MISTAKES = [
         "ddim-arrives-at-one",
         "abar_next = schedule.alpha_bar(max(next_timestep, 0))",
         "abar_next = schedule.alpha_bar(next_timestep)",
-        "ddim_step arrives at abar = 1. Stable Diffusion's DDIM ends at abar_0, a hair before.",
+        "ddim_step arrives at abar = 1. Stable Diffusion's DDIM ends at abar_0, just before.",
     ),
     Mistake(
         "ddim-next-is-one-less",
@@ -368,7 +368,7 @@ MISTAKES = [
         "ddim-sigma-not-subtracted",
         DDIM_RESULT,
         "math.sqrt(abar_next) * original + math.sqrt(1.0 - abar_next) * predicted_noise",
-        "with eta above 0, the predicted noise is not lessened. Both kinds of noise together have a variance of 1 - "
+        "with eta above 0, the predicted noise is not reduced. Both kinds of noise together have a variance of 1 - "
         "abar_next.",
     ),
     Mistake(
@@ -481,7 +481,7 @@ MISTAKES = [
         math.sqrt(abar_next) * beta / (1.0 - abar) * original
         + math.sqrt(alpha) * (1.0 - abar_next) / (1.0 - abar) * latents""",
         "        math.sqrt(abar_next) * beta / (1.0 - abar) * original",
-        "the mean lacks the latents. It lies between the guess and where we are.",
+        "the mean lacks the latents. It is a sum of both, the guess and the latents.",
     ),
     Mistake(
         "ddpm-deviation-without-root",
@@ -524,13 +524,13 @@ MISTAKES = [
         "euler-unscaled",
         "scaled = latents / math.sqrt(abar)",
         "scaled = latents",
-        "euler_step does not divide the latents by sqrt(abar) first. Only in those coordinates is the slope the noise.",
+        "euler_step does not divide the latents by sqrt(abar) first. Only then is the noise their derivative by sigma.",
     ),
     Mistake(
         "euler-not-scaled-back",
         "return scaled * math.sqrt(abar_next)",
         "return scaled",
-        "euler_step does not multiply by sqrt(abar_next) at the end. The other steppers expect the usual coordinates.",
+        "euler_step does not multiply by sqrt(abar_next) at the end. The latents are divided only inside of the step.",
     ),
     Mistake(
         "euler-scaled-back-to-where-it-was",
@@ -566,7 +566,7 @@ MISTAKES = [
         "euler-sigma-of-the-mixture",
         "sigma, sigma_next = math.sqrt((1.0 - abar) / abar), math.sqrt((1.0 - abar_next) / abar_next)",
         "sigma, sigma_next = math.sqrt(1.0 - abar), math.sqrt(1.0 - abar_next)",
-        "sigma is sqrt(1 - abar). In the divided coordinates the noise is larger, by 1 / sqrt(abar).",
+        "sigma is sqrt(1 - abar). Of the divided latents the noise is larger, by 1 / sqrt(abar).",
     ),
     Mistake(
         "euler-arrives-at-abar-0",

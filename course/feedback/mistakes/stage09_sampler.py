@@ -2,6 +2,12 @@
 
 from course.feedback.mistakes import Mistake
 
+UNKNOWN = """\
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}")
+"""
+TEXT_STEPS = "steps = denoise(model, noise, timesteps, context, negative_context, sampling)"
+IMAGE_STEPS = "steps = denoise(model, latents, timesteps, context, negative_context, sampling)"
 GUIDANCE = "return unconditional + scale * (conditional - unconditional)"
 I2I_NOISE = "latents = model.schedule.add_noise(original, noise, torch.full((len(noise),), timesteps[0]))"
 
@@ -10,8 +16,8 @@ MISTAKES = [
         "guidance-from-the-conditional",
         GUIDANCE,
         "return conditional + scale * (conditional - unconditional)",
-        "guidance starts from the prompt's answer. It starts from the other one, so scale 1 gives the prompt's own "
-        "answer.",
+        "guidance starts from the prediction for the prompt. It starts from the other one, so that scale 1 gives the "
+        "prediction for the prompt.",
     ),
     Mistake(
         "guidance-backwards",
@@ -23,13 +29,13 @@ MISTAKES = [
         "guidance-arguments-exchanged",
         GUIDANCE,
         "return conditional + scale * (unconditional - conditional)",
-        "the two answers change places in the formula. The scale then leads away from the prompt.",
+        "the two predictions change places in the formula. The scale then leads away from the prompt.",
     ),
     Mistake(
         "guidance-without-start",
         GUIDANCE,
         "return scale * (conditional - unconditional)",
-        "only the exaggerated difference is left. It is added to the unconditional answer.",
+        "only the scaled difference is left. It is added to the unconditional prediction.",
     ),
     Mistake(
         "guidance-without-scale",
@@ -41,8 +47,8 @@ MISTAKES = [
         "guidance-scale-off-by-one",
         GUIDANCE,
         "return unconditional + (scale + 1.0) * (conditional - unconditional)",
-        "the scale counts from the prompt's own answer. The paper writes it that way; here 1 is the model's own "
-        "opinion.",
+        "the scale counts from the prediction for the prompt. The paper's w does that; here that prediction has scale "
+        "1.",
         like=("guidance-from-the-conditional",),
     ),
     Mistake(
@@ -64,32 +70,32 @@ MISTAKES = [
         "answers-exchanged",
         "unconditional, conditional = noise.chunk(2)",
         "conditional, unconditional = noise.chunk(2)",
-        "the two halves of the answer change places. The first half belongs to the negative prompt.",
+        "the two halves of the result change places. The first half belongs to the negative prompt.",
         like=("halves-exchanged",),
     ),
     Mistake(
         "answers-cut-along-the-channels",
         "unconditional, conditional = noise.chunk(2)",
         "unconditional, conditional = (half.repeat(2, 2, 1, 1)[: len(latents)] for half in noise.chunk(2, dim=1))",
-        "the answer is cut along the channels. The two halves are stacked along the batch.",
+        "the result is cut along the channels. The two halves are stacked along the batch.",
     ),
     Mistake(
         "answers-interleaved",
         "unconditional, conditional = noise.chunk(2)",
         "unconditional, conditional = noise[::2], noise[1::2]",
-        "the answers are taken alternately. The first half of the batch belongs to the negative prompts.",
+        "the predictions are taken alternately. The first half of the batch belongs to the negative prompts.",
     ),
     Mistake(
         "same-context-twice",
         "torch.cat([negative_context, context]) if guided",
         "torch.cat([context, context]) if guided",
-        "the negative prompt is not used: both questions are about the prompt.",
+        "the negative prompt is not used: both predictions are for the prompt.",
     ),
     Mistake(
         "negative-context-of-zeros",
         "torch.cat([negative_context, context]) if guided",
         "torch.cat([torch.zeros_like(context), context]) if guided",
-        "the unconditional question has a context of zeros. It has the negative prompt, which may be the empty one.",
+        "the unconditional prediction has a context of zeros. It has that of the negative prompt, which may be empty.",
     ),
     Mistake(
         "context-subtracted",
@@ -101,7 +107,7 @@ MISTAKES = [
         "guidance-without-negative-context",
         "guided = negative_context is not None",
         "guided = False",
-        "the U-Net is asked once only. With a negative_context there are two questions.",
+        "the U-Net predicts for the context only. With a negative_context there are two predictions.",
     ),
     Mistake(
         "guidance-scale-fixed",
@@ -150,7 +156,7 @@ MISTAKES = [
         unconditional = unet(latents.to(context.dtype), timesteps, negative_context).to(latents.dtype)
         conditional = noise
 """,
-        "the U-Net is called twice. The result is the same, but one call with both questions in a batch is faster.",
+        "the U-Net is called twice. The result is the same, but on a GPU one call with both in a batch is faster.",
     ),
     Mistake(
         "next-timestep-is-one-less",
@@ -174,7 +180,7 @@ MISTAKES = [
         "timesteps-reversed",
         "    for index, timestep in enumerate(timesteps):\n",
         "    timesteps = list(reversed(timesteps))\n    for index, timestep in enumerate(timesteps):\n",
-        "the timesteps are walked from clean to noisy. The list begins with the noisiest.",
+        "the timesteps are visited from clean to noisy. The list begins with the noisiest.",
     ),
     Mistake(
         "guess-after-the-step",
@@ -195,15 +201,15 @@ MISTAKES = [
     ),
     Mistake(
         "ddim-guidance-forgotten",
-        "timestep, context, negative_context, guidance_scale)\n        original",
-        "timestep, context, None, guidance_scale)\n        original",
+        "timestep, context, negative_context, sampling.guidance_scale)\n        original",
+        "timestep, context, None, sampling.guidance_scale)\n        original",
         "denoise does not hand the negative context on. There is no guidance then.",
     ),
     Mistake(
         "denoise-scale-fixed",
-        "timestep, context, negative_context, guidance_scale)\n        original",
+        "timestep, context, negative_context, sampling.guidance_scale)\n        original",
         "timestep, context, negative_context, 7.5)\n        original",
-        "denoise always guides with 7.5. The scale is an argument.",
+        "denoise always guides with 7.5. The scale is sampling.guidance_scale.",
     ),
     Mistake(
         "euler-by-ddim",
@@ -219,19 +225,19 @@ MISTAKES = [
     ),
     Mistake(
         "ddpm-same-noise-in-every-step",
-        "            fresh_noise = draw_noise(latents, generator)\n",
-        "            fresh_noise = draw_noise(latents, generator) if index == 0 else fresh_noise\n",
+        "            fresh_noise = draw_noise(latents, sampling.generator)\n",
+        "            fresh_noise = draw_noise(latents, sampling.generator) if index == 0 else fresh_noise\n",
         "DDPM gets the same noise in every step. It draws anew each time.",
     ),
     Mistake(
         "ddpm-predicted-noise",
-        "            fresh_noise = draw_noise(latents, generator)\n",
+        "            fresh_noise = draw_noise(latents, sampling.generator)\n",
         "            fresh_noise = noise\n",
         "DDPM gets the predicted noise for the fresh one.",
     ),
     Mistake(
         "ddpm-without-generator",
-        "fresh_noise = draw_noise(latents, generator)",
+        "fresh_noise = draw_noise(latents, sampling.generator)",
         "fresh_noise = draw_noise(latents, None)",
         "DDPM's noise does not come from the generator. The same seed then gives another picture every time.",
     ),
@@ -241,10 +247,10 @@ MISTAKES = [
         if sampler == "ddim":
             latents = ddim_step(schedule, latents, noise, timestep, next_timestep)
         elif sampler == "ddpm":
-            fresh_noise = draw_noise(latents, generator)
+            fresh_noise = draw_noise(latents, sampling.generator)
 """,
         """\
-        fresh_noise = draw_noise(latents, generator)
+        fresh_noise = draw_noise(latents, sampling.generator)
         if sampler == "ddim":
             latents = ddim_step(schedule, latents, noise, timestep, next_timestep, 1.0, fresh_noise)
         elif sampler == "ddpm":
@@ -271,15 +277,38 @@ MISTAKES = [
     ),
     Mistake(
         "unknown-sampler-is-ddim",
+        UNKNOWN,
         """\
-        else:
-            raise ValueError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}")
-""",
-        """\
-        else:
-            latents = ddim_step(schedule, latents, noise, timestep, next_timestep)
+    if sampler not in SAMPLERS:
+        sampler = "ddim"
 """,
         "an unknown sampler is taken for DDIM. It is an error, a ValueError.",
+    ),
+    Mistake(
+        "unknown-sampler-takes-no-steps",
+        UNKNOWN,
+        "",
+        "an unknown sampler is not noticed, and the latents stay as they are. It is an error, a ValueError.",
+    ),
+    Mistake(
+        "unknown-sampler-noticed-late",
+        UNKNOWN,
+        """\
+    predict_noise(model.unet, latents, timesteps[0], context, negative_context, 1.0)
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}")
+""",
+        "an unknown sampler is noticed only after the U-Net has run. Look before the first step: on a large model each "
+        "one takes long.",
+    ),
+    Mistake(
+        "samplers-not-named",
+        UNKNOWN,
+        """\
+    if sampler not in SAMPLERS:
+        raise ValueError(f"unknown sampler {sampler!r}")
+""",
+        "the error does not name the samplers that there are.",
     ),
     Mistake(
         "after-step-ignored",
@@ -342,37 +371,45 @@ MISTAKES = [
         "gradients-kept",
         "@torch.no_grad()\ndef denoise(",
         "def denoise(",
-        "denoise records gradients. They fill the memory, and nobody asks for them here.",
+        "denoise records gradients. They fill the memory, and are not needed here.",
     ),
     Mistake(
         "text-to-image-scale-fixed",
-        "steps = denoise(model, noise, timesteps, context, negative_context, guidance_scale, sampler, generator)",
-        "steps = denoise(model, noise, timesteps, context, negative_context, 7.5, sampler, generator)",
-        "text_to_image always guides with 7.5. The scale is an argument.",
+        TEXT_STEPS,
+        TEXT_STEPS.replace("sampling", "Sampling(sampling.num_steps, 7.5, sampling.sampler, sampling.generator)"),
+        "text_to_image always guides with 7.5. The scale is sampling.guidance_scale.",
     ),
     Mistake(
         "text-to-image-sampler-fixed",
-        "steps = denoise(model, noise, timesteps, context, negative_context, guidance_scale, sampler, generator)",
-        'steps = denoise(model, noise, timesteps, context, negative_context, guidance_scale, "ddim", generator)',
-        "text_to_image always takes DDIM. The sampler is an argument.",
+        TEXT_STEPS,
+        TEXT_STEPS.replace(
+            "sampling", 'Sampling(sampling.num_steps, sampling.guidance_scale, "ddim", sampling.generator)'
+        ),
+        "text_to_image always takes DDIM. The sampler is sampling.sampler.",
     ),
     Mistake(
         "text-to-image-without-generator",
-        "steps = denoise(model, noise, timesteps, context, negative_context, guidance_scale, sampler, generator)",
-        "steps = denoise(model, noise, timesteps, context, negative_context, guidance_scale, sampler)",
+        TEXT_STEPS,
+        TEXT_STEPS.replace("sampling", "Sampling(sampling.num_steps, sampling.guidance_scale, sampling.sampler)"),
         "text_to_image does not hand the generator on. DDPM then draws different noise every time.",
     ),
     Mistake(
         "text-to-image-without-guidance",
-        "steps = denoise(model, noise, timesteps, context, negative_context, guidance_scale, sampler, generator)",
-        "steps = denoise(model, noise, timesteps, context, None, guidance_scale, sampler, generator)",
+        TEXT_STEPS,
+        "steps = denoise(model, noise, timesteps, context, None, sampling)",
         "text_to_image does not hand the negative context on.",
     ),
     Mistake(
+        "text-to-image-without-sampling",
+        TEXT_STEPS,
+        "steps = denoise(model, noise, timesteps, context, negative_context)",
+        "text_to_image does not hand sampling on. denoise then takes its own defaults.",
+    ),
+    Mistake(
         "text-to-image-contexts-exchanged",
-        "steps = denoise(model, noise, timesteps, context, negative_context, guidance_scale, sampler, generator)",
+        TEXT_STEPS,
         "steps = denoise(model, noise, timesteps, context if negative_context is None else negative_context, "
-        "None if negative_context is None else context, guidance_scale, sampler, generator)",
+        "None if negative_context is None else context, sampling)",
         "prompt and negative prompt change places. The picture shows what was to be avoided.",
     ),
     Mistake(
@@ -390,49 +427,47 @@ MISTAKES = [
     ),
     Mistake(
         "text-to-image-callback-forgotten",
-        "    steps = denoise(model, noise, timesteps, context, negative_context, guidance_scale, sampler, generator)\n"
-        "    return finish(model, steps, on_step)",
-        "    steps = denoise(model, noise, timesteps, context, negative_context, guidance_scale, sampler, generator)\n"
-        "    return finish(model, steps, None)",
+        TEXT_STEPS + "\n    return finish(model, steps, on_step)",
+        TEXT_STEPS + "\n    return finish(model, steps, None)",
         "text_to_image does not hand on_step on.",
     ),
     Mistake(
         "image-to-image-all-steps",
         """\
-    timesteps = timesteps[model.schedule.start_index(num_steps, strength) :]
+    timesteps = timesteps[model.schedule.start_index(sampling.num_steps, strength) :]
 """,
         "",
         "image_to_image takes all steps, whatever the strength. It leaves out those before start_index.",
     ),
     Mistake(
         "image-to-image-first-steps",
-        "timesteps = timesteps[model.schedule.start_index(num_steps, strength) :]",
-        "timesteps = timesteps[: max(1, num_steps - model.schedule.start_index(num_steps, strength))]",
+        "timesteps = timesteps[model.schedule.start_index(sampling.num_steps, strength) :]",
+        "timesteps = timesteps[: max(1, sampling.num_steps - model.schedule.start_index(sampling.num_steps, strength))]",
         "image_to_image takes the first steps. It takes the last ones.",
     ),
     Mistake(
         "image-to-image-strength-inverted",
-        "timesteps = timesteps[model.schedule.start_index(num_steps, strength) :]",
-        "timesteps = timesteps[model.schedule.start_index(num_steps, max(1.0 - strength, 0.01)) :]",
-        "strength is turned round. A strength of 1 leaves hardly a trace of the picture.",
+        "timesteps = timesteps[model.schedule.start_index(sampling.num_steps, strength) :]",
+        "timesteps = timesteps[model.schedule.start_index(sampling.num_steps, max(1.0 - strength, 0.01)) :]",
+        "strength is inverted. At a strength of 1 all steps are taken, and hardly a trace of the picture is left.",
     ),
     Mistake(
         "image-to-image-noise-at-the-wrong-timestep",
         I2I_NOISE,
         I2I_NOISE.replace("timesteps[0]", "timesteps[min(1, len(timesteps) - 1)] if len(timesteps) > 1 else 0"),
-        "noise is added as at the second timestep that is walked. The first prediction is made at the first one.",
+        "noise is added as at the second timestep that is visited. The first prediction is made at the first one.",
     ),
     Mistake(
         "image-to-image-noise-by-strength",
         I2I_NOISE,
         I2I_NOISE.replace("timesteps[0]", "int(strength * 999)"),
-        "noise is added as at strength * 999. It is added as at the first timestep that is walked.",
+        "noise is added as at strength * 999. It is added as at the first timestep that is visited.",
     ),
     Mistake(
         "image-to-image-full-noise",
         I2I_NOISE,
         I2I_NOISE.replace("timesteps[0]", "999"),
-        "noise is added as at timestep 999. It is added as at the first timestep that is walked.",
+        "noise is added as at timestep 999. It is added as at the first timestep that is visited.",
     ),
     Mistake(
         "image-to-image-without-noise",
@@ -450,7 +485,7 @@ MISTAKES = [
         "image-to-image-noise-alone",
         I2I_NOISE,
         "latents = noise",
-        "image_to_image starts from the noise alone. The picture is in it.",
+        "image_to_image starts from the noise alone. It starts from the picture with noise added.",
     ),
     Mistake(
         "image-to-image-encoder-noise-forgotten",
@@ -484,21 +519,23 @@ MISTAKES = [
     ),
     Mistake(
         "image-to-image-scale-fixed",
-        "steps = denoise(model, latents, timesteps, context, negative_context, guidance_scale, sampler, generator)",
-        "steps = denoise(model, latents, timesteps, context, negative_context, 7.5, sampler, generator)",
-        "image_to_image always guides with 7.5. The scale is an argument.",
+        IMAGE_STEPS,
+        IMAGE_STEPS.replace("sampling", "Sampling(sampling.num_steps, 7.5, sampling.sampler, sampling.generator)"),
+        "image_to_image always guides with 7.5. The scale is sampling.guidance_scale.",
     ),
     Mistake(
         "image-to-image-sampler-fixed",
-        "steps = denoise(model, latents, timesteps, context, negative_context, guidance_scale, sampler, generator)",
-        'steps = denoise(model, latents, timesteps, context, negative_context, guidance_scale, "ddim", generator)',
-        "image_to_image always takes DDIM. The sampler is an argument.",
+        IMAGE_STEPS,
+        IMAGE_STEPS.replace(
+            "sampling", 'Sampling(sampling.num_steps, sampling.guidance_scale, "ddim", sampling.generator)'
+        ),
+        "image_to_image always takes DDIM. The sampler is sampling.sampler.",
     ),
     Mistake(
         "inpaint-mask-inverted",
         "return mask * latents + (1.0 - mask) * noisy_original(next_timestep)",
         "return (1.0 - mask) * latents + mask * noisy_original(next_timestep)",
-        "the mask is turned round: ones are kept and zeros repainted. Ones are to be repainted.",
+        "the mask is inverted: ones are kept and zeros repainted. Ones are to be repainted.",
     ),
     Mistake(
         "inpaint-without-mask",
@@ -548,14 +585,14 @@ MISTAKES = [
     Mistake(
         "inpaint-fresh-noise",
         "return schedule.add_noise(original, noise, torch.full((len(noise),), timestep))",
-        "return schedule.add_noise(original, draw_noise(noise, generator), torch.full((len(noise),), timestep))",
+        "return schedule.add_noise(original, draw_noise(noise, sampling.generator), torch.full((len(noise),), timestep))",
         "the picture is put back with fresh noise in each step. It gets the noise that was passed in.",
     ),
     Mistake(
         "inpaint-always-from-noise",
         "latents = noise if strength == 1.0 else noisy_original(timesteps[0])",
         "latents = noise",
-        "inpaint always starts from the noise alone. Below strength 1 the picture is in it.",
+        "inpaint always starts from the noise alone. Below strength 1 it starts from the picture with noise added.",
     ),
     Mistake(
         "inpaint-never-from-noise",
@@ -565,7 +602,7 @@ MISTAKES = [
     ),
     Mistake(
         "inpaint-ignores-strength",
-        "timesteps = timesteps[schedule.start_index(num_steps, strength) :]",
+        "timesteps = timesteps[schedule.start_index(sampling.num_steps, strength) :]",
         "pass",
         "inpaint takes all steps, whatever the strength.",
     ),
@@ -596,8 +633,8 @@ MISTAKES = [
     ),
     Mistake(
         "inpaint-without-after-step",
-        "guidance_scale, sampler, generator, keep_unmasked",
-        "guidance_scale, sampler, generator",
+        "sampling, keep_unmasked",
+        "sampling",
         "denoise is not told to put the rest back after each step.",
         like=("inpaint-without-mask",),
     ),

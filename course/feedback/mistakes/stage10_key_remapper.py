@@ -39,7 +39,7 @@ MISTAKES = [
                 raise ValueError(f"the checkpoint has no EMA weights: {average} (for {name}) is missing")
 """,
         "                continue\n",
-        "a missing average is passed over in silence. Half-averaged weights make no picture: it is a ValueError.",
+        "a missing average is ignored. Averaged and raw weights must not be mixed: it is a ValueError.",
     ),
     Mistake(
         "missing-average-is-a-key-error",
@@ -112,19 +112,19 @@ MISTAKES = [
         "encoder-levels-reversed",
         'f"encoder.levels.{found[1]}.residuals.{found[2]}."',
         'f"encoder.levels.{last - int(found[1])}.residuals.{found[2]}."',
-        "the encoder's levels are turned round too. Only the decoder's are.",
+        "the encoder's levels are reversed too. Only the decoder's are.",
     ),
     Mistake(
         "encoder-downsamples-reversed",
         'f"encoder.levels.{found[1]}.resize.{found[2]}"',
         'f"encoder.levels.{last - int(found[1])}.resize.{found[2]}"',
-        "the encoder's downsampling convolutions are turned round. Only the decoder's levels are.",
+        "the encoder's downsampling convolutions are reversed. Only the decoder's levels are.",
     ),
     Mistake(
         "decoder-blocks-reversed",
         'f"decoder.levels.{last - int(found[1])}.residuals.{found[2]}."',
         'f"decoder.levels.{last - int(found[1])}.residuals.{2 - int(found[2])}."',
-        "the blocks of each decoder level are turned round. Only the levels are.",
+        "the blocks of each decoder level are reversed. Only the levels are.",
     ),
     Mistake(
         "encoder-and-decoder-middles-exchanged",
@@ -172,14 +172,14 @@ MISTAKES = [
     ),
     Mistake(
         "queries-and-keys-exchanged",
-        'r"q\\b": r"attention.to_q",\n    r"k\\b": r"attention.to_k"',
-        'r"q\\b": r"attention.to_k",\n    r"k\\b": r"attention.to_q"',
+        'r"q\\b": r"to_q",\n    r"k\\b": r"to_k"',
+        'r"q\\b": r"to_k",\n    r"k\\b": r"to_q"',
         "queries and keys of the VAE's attention change places.",
     ),
     Mistake(
         "keys-and-values-exchanged",
-        'r"k\\b": r"attention.to_k",\n    r"v\\b": r"attention.to_v"',
-        'r"k\\b": r"attention.to_v",\n    r"v\\b": r"attention.to_k"',
+        'r"k\\b": r"to_k",\n    r"v\\b": r"to_v"',
+        'r"k\\b": r"to_v",\n    r"v\\b": r"to_k"',
         "keys and values of the VAE's attention change places.",
     ),
     Mistake(
@@ -317,7 +317,7 @@ MISTAKES = [
         'int(found[2]) - (side == "down"), period)\n            '
         'last = max(int(m[1]) for key in state_dict if (m := re.match(r"output_blocks\\.(\\d+)", key))) // period\n'
         '            level = last - level if side == "up" else level',
-        "the U-Net's levels on the way up are turned round. Both CompVis and we number them in the order in which "
+        "the U-Net's levels on the way up are reversed. Both CompVis and we number them in the order in which "
         "they run.",
     ),
     Mistake(
@@ -366,20 +366,19 @@ MISTAKES = [
         "missing-tensors-ignored",
         'problems = [f"missing {name}" for name in wanted if name not in state_dict]',
         "problems = []",
-        "a parameter without a tensor is passed over in silence. It keeps its random numbers, and the pictures are "
-        "mush.",
+        "a parameter without a tensor is ignored. It keeps its random numbers, and the pictures are bad.",
     ),
     Mistake(
         "unexpected-tensors-ignored",
         '    problems += [f"unexpected {name}" for name in state_dict if name not in wanted]\n',
         "    state_dict = {name: tensor for name, tensor in state_dict.items() if name in wanted}\n",
-        "a tensor without a parameter is passed over in silence. It may be a weight under a wrong name.",
+        "a tensor without a parameter is ignored. It may be a weight under a wrong name.",
     ),
     Mistake(
         "nothing-checked",
         "    if problems:\n",
         "    state_dict = {name: tensor for name, tensor in state_dict.items() if name in wanted}\n    if False:\n",
-        "what does not fit is passed over in silence, as with strict=False.",
+        "what does not fit is ignored, as with strict=False.",
     ),
     Mistake(
         "shapes-not-checked",

@@ -15,6 +15,15 @@ class MultiHeadAttention(MultiHeadAttention):
         return self.to_out(scaled_dot_product_attention(q, k, v, mask).permute(0, 2, 1, 3).reshape(b, n, c))
 
 
+class PixelAttention(MultiHeadAttention):
+    def __init__(self, channels, num_groups=32, eps=1e-6):
+        super().__init__(channels, num_heads=1, qkv_bias=True)
+        self.norm = GroupNorm(num_groups, channels, eps)
+
+    def forward(self, x):
+        return x + tokens_to_image(super().forward(image_to_tokens(self.norm(x))), *x.shape[-2:])
+
+
 class GEGLU(GEGLU):
     def forward(self, x):
         both = self.proj(x)

@@ -20,7 +20,8 @@ class PixelAttention(PixelAttention):
     def forward(self, x):
         b, c, h, w = x.shape
         tokens = self.norm(x).reshape(b, c, h * w).mT
-        return self.attention(tokens, tokens).mT.reshape(b, c, h, w) + x
+        weights = torch.softmax(self.to_q(tokens) @ self.to_k(tokens).mT / c**0.5, dim=2)
+        return self.to_out(weights @ self.to_v(tokens)).mT.reshape(b, c, h, w) + x
 
 
 class TransformerBlock(TransformerBlock):

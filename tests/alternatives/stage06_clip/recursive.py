@@ -22,8 +22,8 @@ class Tokenizer(Tokenizer):
     def tokens_of(self, part):
         if part == BEGIN or part == END:
             return [part]
-        words = (match.group() for match in WORD.finditer(self.clean(part)))
-        return chain.from_iterable(self.bpe("".join(map(self.alphabet.get, word.encode()))) for word in words)
+        spelled = ("".join(map(self.alphabet.get, word.encode())) for word in words(self.clean(part)))
+        return chain.from_iterable(map(self.bpe, spelled))
 
     def tokenize(self, text):
         tokens = chain.from_iterable(map(self.tokens_of, MARK.split(text)))

@@ -1,4 +1,4 @@
-"""The skips as a stack, popped on the way up, without calling the up blocks' own loops twice."""
+"""Frequencies one by one, with math's power; the used skips taken off at once; a level's share handed over alone."""
 
 
 def timestep_embedding(timesteps, channels, max_period=10000.0):
@@ -11,9 +11,9 @@ def timestep_embedding(timesteps, channels, max_period=10000.0):
 
 class UpBlock(UpBlock):
     def forward(self, x, skips, time_embedding, context):
-        stack = list(skips)
+        used = [skips.pop() for _ in self.residuals]
         for i in range(len(self.residuals)):
-            x = torch.cat((x, stack.pop()), 1)
+            x = torch.cat((x, used[i]), 1)
             x = self.residuals[i](x, time_embedding)
             if len(self.transformers) > 0:
                 x = self.transformers[i](x, context)

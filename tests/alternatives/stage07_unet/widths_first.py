@@ -1,4 +1,4 @@
-"""The widths of all blocks computed beforehand; a loop over one flat list of skips."""
+"""The widths of all blocks computed beforehand; skips by index, deleted at the end; slices for each level."""
 
 
 class UpBlock(nn.Module):
@@ -29,6 +29,23 @@ class UpBlock(nn.Module):
             x = residual(torch.cat([x, skips[-1 - i]], dim=1), time_embedding)
             if len(self.transformers):
                 x = self.transformers[i](x, context)
+        del skips[-len(self.residuals) :]
         if self.upsample is not None:
             return self.upsample(x)
         return x
+
+
+class UNet(UNet):
+    def forward(self, latents, timesteps, context):
+        embedding = self.time_embedding(timesteps)
+        x = self.conv_in(latents)
+        skips = [x]
+        for block in self.down:
+            x, new_skips = block(x, embedding, context)
+            skips = skips + new_skips
+        x = self.mid(x, embedding, context)
+        for block in self.up:
+            count = len(block.residuals)
+            x = block(x, skips[-count:], embedding, context)
+            skips = skips[:-count]
+        return self.conv_out(silu(self.norm_out(x)))

@@ -14,12 +14,13 @@ def predict_noise(unet, latents, timestep, context, negative_context, guidance_s
 
 @torch.no_grad()
 def inpaint(
-    model, images, mask, prompts, negative_prompts, noise, strength=1.0, num_steps=50, guidance_scale=7.5,
-    sampler="ddim", generator=None, on_step=None, encoder_noise=None,
+    model, images, mask, prompts, negative_prompts, noise, strength=1.0, sampling=None, on_step=None,
+    encoder_noise=None,
 ):
-    contexts = contexts_for(model, prompts, negative_prompts, guidance_scale)
-    start = model.schedule.start_index(num_steps, strength)
-    timesteps = timesteps_for(model.schedule, sampler, num_steps)[start:]
+    sampling = sampling or Sampling()
+    contexts = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    start = model.schedule.start_index(sampling.num_steps, strength)
+    timesteps = timesteps_for(model.schedule, sampling)[start:]
     clean = model.vae.encode(images.to(contexts[0].dtype), encoder_noise).to(noise.dtype)
     factor = model.vae.factor
     repaint = mask[..., ::factor, ::factor].to(noise.device) > 0.5
@@ -31,7 +32,7 @@ def inpaint(
 
     latents = at(timesteps[0]) if strength < 1 else noise
     steps = denoise(
-        model, latents, timesteps, *contexts, guidance_scale, sampler, generator,
+        model, latents, timesteps, *contexts, sampling,
         after_step=lambda new, following: torch.where(repaint, new, at(following)),
     )
     return finish(model, steps, on_step)

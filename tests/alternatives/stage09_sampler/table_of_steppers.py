@@ -6,12 +6,10 @@ def classifier_free_guidance(unconditional, conditional, scale):
 
 
 @torch.no_grad()
-def denoise(
-    model, latents, timesteps, context, negative_context=None, guidance_scale=7.5, sampler="ddim", generator=None,
-    after_step=None,
-):
+def denoise(model, latents, timesteps, context, negative_context=None, sampling=Sampling(), after_step=None):
+    sampler, guidance_scale, generator = sampling.sampler, sampling.guidance_scale, sampling.generator
     if sampler not in SAMPLERS:
-        raise ValueError(f"unknown sampler {sampler}")
+        raise ValueError(f"unknown sampler {sampler}: there are {SAMPLERS}")
     memory = (None, None)
     steppers = {
         "ddim": lambda *here: ddim_step(*here),

@@ -10,14 +10,14 @@ def remap_vae(state_dict):
         (r"^decoder\.up\.(\d+)\.upsample\.conv", lambda m: f"decoder.levels.{top - int(m[1])}.resize.conv"),
         (r"\.mid\.block_(\d)\.", r".middle.residual\1."),
         (r"\.mid\.attn_1\.norm", ".middle.attention.norm"),
-        (r"\.mid\.attn_1\.([qkv])\.", r".middle.attention.attention.to_\1."),
-        (r"\.mid\.attn_1\.proj_out", ".middle.attention.attention.to_out"),
+        (r"\.mid\.attn_1\.([qkv])\.", r".middle.attention.to_\1."),
+        (r"\.mid\.attn_1\.proj_out", ".middle.attention.to_out"),
         (r"nin_shortcut", "shortcut"),
     ]
     block = r"(norm1|norm2|conv1|conv2|shortcut)"
     known = re.compile(
         r"(post_)?quant_conv\.|(encoder|decoder)\.(conv_in|conv_out|norm_out|"
-        rf"middle\.residual[12]\.{block}|middle\.attention\.(norm|attention\.to_(q|k|v|out))|"
+        rf"middle\.residual[12]\.{block}|middle\.attention\.(norm|to_(q|k|v|out))|"
         rf"levels\.\d+\.residuals\.\d+\.{block}|levels\.\d+\.resize\.conv)\."
     )
     result = {}
@@ -27,6 +27,6 @@ def remap_vae(state_dict):
             new = re.sub(pattern, replacement, new)
         if not known.match(new):
             raise ValueError(f"what is {old}?")
-        square = "middle.attention.attention" in new and tensor.dim() == 4
+        square = "middle.attention" in new and tensor.dim() == 4
         result[new] = tensor.squeeze(-1).squeeze(-1) if square else tensor
     return result

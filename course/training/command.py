@@ -1,0 +1,120 @@
+"""`make train`: trains the small model, part by part."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from course.core.options import Options, option
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not burn the other's time
+
+SHARES = {"vae": 0.3, "decoder": 0.2, "clip": 0.05, "unet": 0.45}  # of the minutes for all; in this order
+MOST_PICTURES = 48000
+PICTURES_PER_MINUTE = 800  # drawing and encoding them takes time too
+
+
+@dataclass
+class TrainOptions(Options):
+    epilog: ClassVar[str] = (
+        "Pictures, VAE, text encoder, U-Net, model file: from nothing, or from a model file on. "
+        "Ctrl-C saves; the same command goes on. "
+        "Several GPUs: accelerate launch -m course train ...; several processes without a GPU: "
+        "torchrun --nproc-per-node 2 -m course train ..."
+    )
+
+    part: str = option(
+        "all",
+        "what to train (default all); export: only write the model file; untrained: one with random weights",
+        choices=(*SHARES, "all", "export", "untrained"),
+    )
+    minutes: float = option(60.0, "wall time for the part (all: for all of them together)", above=0)
+    steps: int | None = option(None, "steps of the optimiser for each part, instead of minutes", least=1)
+    out: Path = option(Path("runs/tiny"), "folder of the run")
+    export: Path | None = option(None, "folder for the model file and what belongs to it (default: OUT/model)")
+    continue_: Path | None = option(
+        None, "model file, or its folder, whose weights the run begins with instead of random ones"
+    )
+    full: bool = option(False, "with untrained: of Stable Diffusion 1.5's size, 4 GB")
+    pictures: int | None = option(None, f"to be drawn (default {MOST_PICTURES}, fewer if time is short)", least=1)
+    batch: int | None = option(None, "samples per step and process", least=1)
+    learning_rate: float | None = option(None, "at its peak", above=0)
+    seed: int = option(0, "of everything that is random")
+    threads: int | None = option(None, "of the processor", least=1)
+
+
+def run(options: TrainOptions) -> None:
+    """Does what the options say."""
+    import torch
+    from accelerate.utils import set_seed
+
+    from course.core.config import ModelConfig, tiny_config
+    from course.core.kernels import use_fused_kernels
+    from course.training import loop
+    from course.training.clip import CLIPPart
+    from course.training.data import load_pictures
+    from course.training.unet import UNetPart
+    from course.training.unpack import unpack
+    from course.training.vae import DecoderPart, VAEPart
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config, folder = tiny_config(), options.export or options.out / "model"
+    if options.part == "untrained":
+        from course.training.export import write_untrained
+
+        write_untrained(ModelConfig() if options.full else config, folder, options.seed)
+        return
+    if options.part == "export":
+        from course.training.export import export
+
+        export(config, options.out, folder)
+        return
+
+    accelerator = loop.make_accelerator()
+    use_fused_kernels(attention=accelerator.device.type != "cpu" or accelerator.mixed_precision == "no")
+    count = options.pictures or min(MOST_PICTURES, max(64, int(PICTURES_PER_MINUTE * options.minutes)))
+    with accelerator.main_process_first():
+        if options.continue_:
+            unpack(options.continue_, config, options.out)
+        pictures = load_pictures(options.out, count, config.image_size, options.seed, options.threads)
+    for name in SHARES if options.part == "all" else (options.part,):
+        set_seed(options.seed)  # of the first weights
+        if name == "vae":
+            part = VAEPart(config.vae, pictures, accelerator.device, options.batch)
+        elif name == "decoder":
+            part = DecoderPart(config.vae, pictures, options.out, accelerator.device, options.batch)
+        elif name == "clip":
+            part = CLIPPart(config.clip, pictures, accelerator.device, options.batch)
+        else:
+            part = UNetPart(config, pictures, options.out, accelerator, options.batch)
+        if options.continue_ and not (options.out / f"{name}.state.pt").exists():
+            part.read(options.out)
+        share = SHARES[name] if options.part == "all" else 1.0
+        settings = loop.Settings(
+            options.out, options.minutes * share, options.steps, options.seed, options.learning_rate
+        )
+        loop.train(part, settings, accelerator)
+    if options.part in ("all", "unet") and accelerator.is_main_process:
+        from course.training.export import export
+
+        export(config, options.out, folder)
+
+
+def train(options: TrainOptions) -> int:
+    """Runs the command; returns its exit code: 0 done, 1 it could not be done, 130 stopped."""
+    from course.training.loop import Interrupted
+
+    try:
+        run(options)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0

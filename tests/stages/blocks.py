@@ -1,0 +1,59 @@
+"""The check that most tests of stages 1 to 7 make: a block of the learner's with the reference's weights gives the same."""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from course.feedback.compare import TOLERANCE, check, evaluated, give_weights, results_and_gradients
+from course.feedback.renaming import Rules
+from tests.stages.reference import our_names, our_weights
+
+
+def make_block(
+    module: ModuleType, text: str, weights: Mapping[str, Tensor], names: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The block that the text makes, "MultiHeadAttention(12, 3)", filled with these weights."""
+    return give_weights(evaluated(text, names or {})(module), weights, text)
+
+
+def check_block(
+    stage: ModuleType,
+    text: str,
+    theirs: nn.Module,
+    rules: Rules,
+    *,
+    about: str = "",
+    hint: str = "",
+    gradients: bool = False,
+    tolerance: float = TOLERANCE,
+    names: Mapping[str, Any] | None = None,
+    explain: Callable[[ModuleType], str] | None = None,
+    **inputs: Any,
+) -> None:
+    """Asserts that the block that the text makes equals the reference on these inputs.
+
+    Args:
+        text: how a learner makes the block, "MultiHeadAttention(12, 3)".
+        theirs: the reference, with its weights.
+        rules: from its parameters' names to ours.
+        about: what else the message says of the call.
+        gradients: whether the gradients of inputs and parameters are compared, too.
+        names: what names in the text mean, besides those of the module.
+        inputs: what both are called with, in this order; the block must not change them.
+    """
+    values = tuple(inputs.values())
+
+    def run(module: ModuleType) -> Any:
+        block = make_block(module, text, our_weights(theirs, rules), names)
+        return results_and_gradients(block, *values) if gradients else block(*values)
+
+    if gradients:
+        expected = results_and_gradients(theirs, *values, names=our_names(theirs, rules))
+    else:
+        expected = theirs(*values)
+        expected = getattr(expected, "sample", expected).detach()
+    call = f"{text}({', '.join(inputs)}){' and its gradients' if gradients else ''}{about and ' ' + about}"
+    kept = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    check(stage, run, expected, call, tolerance=tolerance, hint=hint, explain=explain, inputs=kept)
