@@ -51,17 +51,19 @@ class Runner:
             start_new_session=True,  # Ctrl-C is for this process alone
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
+        assert self.process.stdin and self.process.stdout
+        self.requests, self.lines = self.process.stdin, self.process.stdout
 
     def ask(self, **request: Any) -> None:
         """Asks for something; a run is of the learner's folder unless the request names another one."""
         with contextlib.suppress(OSError):  # it ended, and `news` says so
-            self.process.stdin.write(json.dumps({"folder": str(exercises_folder())} | request).encode() + b"\n")
-            self.process.stdin.flush()
+            self.requests.write(json.dumps({"folder": str(exercises_folder())} | request).encode() + b"\n")
+            self.requests.flush()
 
     def news(self) -> Generator[News, None, None]:
         """What it says. If it ends without having been closed, that ends its run, or is "broken"."""
         run, test, began = None, None, 0.0
-        with self.process.stdout as lines, self.log as log:
+        with self.lines as lines, self.log as log:
             for line in lines:
                 found = json.loads(line)
                 if found["event"] == "ready":
@@ -87,7 +89,7 @@ class Runner:
         """Ends the process; at the end of its input it also ends its forks."""
         self.closed = True
         with contextlib.suppress(OSError):
-            self.process.stdin.close()
+            self.requests.close()
         try:
             self.process.wait(timeout=2 if CAN_FORK else 0)
         except subprocess.TimeoutExpired:

@@ -142,7 +142,7 @@ class Watch:
 
     def hear(self, news: News) -> None:
         """Takes in what the runner says about the current run."""
-        event, test, verdict = news["event"], news.get("test"), self.verdict
+        event, test, verdict = news["event"], news.get("test", ""), self.verdict
         verdict.add(news)
         if event == "passed":
             numbers = verdict.tests[test]
