@@ -30,7 +30,7 @@ def limited(seconds: float, path: Path | None = None) -> Iterator[None]:
             return  # the bell rings again
         inside = (f for f, _ in traceback.walk_stack(frame) if path and f.f_code.co_filename == str(path))
         here = next(inside, None)
-        place = f"{short_path(path)}:{here.f_lineno}: " if here else ""
+        place = f"{short_path(path)}:{here.f_lineno}: " if path and here else ""
         raise Stuck(f"{place}still running after {seconds:g} seconds: is there a loop that never ends?")
 
     before = signal.signal(BELL, stop)

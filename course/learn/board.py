@@ -94,7 +94,7 @@ class Verdict:
     def ended(self, test: str, cause: str) -> str:
         """The text of a failure that its test could not tell itself."""
         numbers = [f"exercise {number}" for number in self.tests.get(test, [])]
-        return "  ".join(filter(None, [short_path(self.stage.exercise), *numbers, test])) + f"\n\n{cause}"
+        return "  ".join([short_path(self.stage.exercise), *numbers, test]).rstrip() + f"\n\n{cause}"
 
 
 def read(stage: Stage) -> Verdict:

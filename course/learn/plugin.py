@@ -159,8 +159,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
         return report
     report.outcome = "failed"  # also where the file under test skips the test
     vars(report).pop("wasxfail", None)
-    report.kind = "stuck" if isinstance(error, Stuck) else "not loaded" if isinstance(error, StageError) else ""
+    kind = "stuck" if isinstance(error, Stuck) else "not loaded" if isinstance(error, StageError) else ""
+    vars(report).update(kind=kind)
     if not item.config.getoption("fulltrace"):
         report.longrepr, found = failure_text(item, path, error)
-        report.mistakes = [{"name": mistake.name, "hint": mistake.hint} for mistake in found]
+        vars(report).update(mistakes=[{"name": mistake.name, "hint": mistake.hint} for mistake in found])
     return report

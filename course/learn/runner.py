@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from course.core.stages import ROOT, Stage, exercises_folder, short_path
@@ -41,7 +41,7 @@ class Runner:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.ready = threading.Event()
         self.closed = False
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`news` closes it)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "course.learn.workshop", *(str(s.test) for s in stages)],
             stdin=subprocess.PIPE,
@@ -51,31 +51,35 @@ class Runner:
             start_new_session=True,  # Ctrl-C is for this process alone
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
+        assert self.process.stdin and self.process.stdout
+        self.requests, self.lines = self.process.stdin, self.process.stdout
 
     def ask(self, **request: Any) -> None:
         """Asks for something; a run is of the learner's folder unless the request names another one."""
         with contextlib.suppress(OSError):  # it ended, and `news` says so
-            self.process.stdin.write(json.dumps({"folder": str(exercises_folder())} | request).encode() + b"\n")
-            self.process.stdin.flush()
+            self.requests.write(json.dumps({"folder": str(exercises_folder())} | request).encode() + b"\n")
+            self.requests.flush()
 
-    def news(self) -> Iterator[News]:
+    def news(self) -> Generator[News, None, None]:
         """What it says. If it ends without having been closed, that ends its run, or is "broken"."""
         run, test, began = None, None, 0.0
-        for line in self.process.stdout:
-            found = json.loads(line)
-            if found["event"] == "ready":
-                self.ready.set()
-                continue
-            run = found["run"] if found["event"] != "over" else None
-            test, began = (found["test"], time.monotonic()) if found["event"] == "begun" else (test, began)
-            test = test if found["event"] in ("begun", "failing") else None
-            yield found
-        code = self.process.wait()
+        with self.lines as lines, self.log as log:
+            for line in lines:
+                found = json.loads(line)
+                if found["event"] == "ready":
+                    self.ready.set()
+                    continue
+                run = found["run"] if found["event"] != "over" else None
+                test, began = (found["test"], time.monotonic()) if found["event"] == "begun" else (test, began)
+                test = test if found["event"] in ("begun", "failing") else None
+                yield found
+            code = self.process.wait()
+            log.seek(0)
+            said = log.read()[-3000:].strip()
         if self.closed:
             return
         if run is None or CAN_FORK:
-            self.log.seek(0)
-            yield {"event": "broken", "text": f"The tests could not be run:\n{self.log.read()[-3000:].strip()}"}
+            yield {"event": "broken", "text": f"The tests could not be run:\n{said}"}
             return
         if test:
             yield {"run": run, "event": "failed", "test": test, "cause": cause_of_death(code, time.monotonic() - began)}
@@ -85,11 +89,12 @@ class Runner:
         """Ends the process; at the end of its input it also ends its forks."""
         self.closed = True
         with contextlib.suppress(OSError):
-            self.process.stdin.close()
+            self.requests.close()
         try:
             self.process.wait(timeout=2 if CAN_FORK else 0)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
 
 
 def run_all(requests: Iterable[dict[str, Any]], stages: Sequence[Stage], at_once: int = 1) -> Iterator[News]:
@@ -117,10 +122,12 @@ def run_all(requests: Iterable[dict[str, Any]], stages: Sequence[Stage], at_once
             if found["event"] == "over":
                 running -= 1
                 if runner.process.poll() is not None:
+                    runner.close()
                     runner = Runner(stages)
                     news = runner.news()
     finally:
         runner.close()
+        news.close()
 
 
 def cause_of_death(code: int, seconds: float) -> str:

@@ -28,7 +28,7 @@ def test(options: TestOptions) -> int:
     return test_one(options.stage, result) if options.stage else test_in_order(result)
 
 
-def test_in_order(result: Path | None = None) -> int:
+def test_in_order(result: Path | None) -> int:
     """Tests every stage that was begun. Exit code 1 only if something that was tried fails.
 
     result: where to write what was found; see write_result.
@@ -46,7 +46,7 @@ def test_in_order(result: Path | None = None) -> int:
     return int(bool(failing))
 
 
-def test_one(stage: Stage, result: Path | None = None) -> int:
+def test_one(stage: Stage, result: Path | None) -> int:
     """Tests one stage. Exit code 0 only if it is done."""
     (verdict,) = run_tests([stage], result)
     if verdict.state != DONE:

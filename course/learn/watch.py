@@ -22,6 +22,7 @@ from course.core.assemble import StageError
 from course.core.options import OneStage
 from course.core.stages import ROOT, STAGES, Stage, exercises_folder, short_path
 from course.core.stubs import exercises, stub_text
+from course.core.workspace import fancy
 from course.learn import board, hints
 from course.learn.board import DONE, Verdict
 from course.learn.runner import CAN_FORK, News, Runner
@@ -142,7 +143,7 @@ class Watch:
 
     def hear(self, news: News) -> None:
         """Takes in what the runner says about the current run."""
-        event, test, verdict = news["event"], news.get("test"), self.verdict
+        event, test, verdict = news["event"], news.get("test", ""), self.verdict
         verdict.add(news)
         if event == "passed":
             numbers = verdict.tests[test]
@@ -159,7 +160,7 @@ class Watch:
             self.tell(f"{len(verdict.tests) - len(verdict.waiting)} of {len(verdict.tests)} tests pass")
 
     def tell(self, text: str) -> None:
-        if board.fancy():
+        if fancy():
             self.over(f"{self.stage.number:2d} {self.stage.name}  {text}")
 
     def finish(self) -> None:
@@ -185,7 +186,7 @@ class Watch:
     def show(self, verdict: Verdict) -> None:
         """The verdict, what it means, and the keys."""
         seconds = time.monotonic() - self.began
-        if board.fancy():
+        if fancy():
             print("\033[2J\033[H", end="")
         before = f"a test fails, {verdict.passed} passed before it"
         self.line(f"{board.board_line(verdict, before)}  ({seconds:.1f} s)")
@@ -255,7 +256,7 @@ class Watch:
 
     def over(self, text: str) -> None:
         """Text in place of the last line, where the screen can do that."""
-        print(f"\r{text}\033[K" if board.fancy() else text, end="", flush=True)
+        print(f"\r{text}\033[K" if fancy() else text, end="", flush=True)
 
 
 # --- keys and files --------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from course.learn.runner import CAN_FORK, LONGEST_TEST, News, cause_of_death
 MOST_WORKERS = 8
 PATIENCE = 0.3  # seconds that a failure waits for an earlier test, which may say more
 OUTCOMES = ("passed", "failed", "to do", "skipped")
-Say = Callable[[News], None]
+Say = Callable[[News], object]
 
 
 def main() -> int:
@@ -266,7 +266,7 @@ def work(request: dict[str, Any], items: list[pytest.Item], indices: Iterable[in
     os.environ["COURSE_EXERCISES"] = request["folder"]
     diagnosis.left = request.get("diagnose", 1)
     for index in indices:
-        faulthandler.dump_traceback_later(LONGEST_TEST, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(LONGEST_TEST, exit=True, file=2)
         if run_test(request, items[index], say):
             break
     faulthandler.cancel_dump_traceback_later()

@@ -42,6 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A learner's folder of its own, with ten stubs."""
     monkeypatch.setenv("COURSE_EXERCISES", str(tmp_path / "exercises"))
     monkeypatch.delenv("STAGE", raising=False)
+    monkeypatch.setenv("NO_VENV", "1")  # the interpreter that runs these tests
     workspace.write_stubs()
     return tmp_path.resolve() / "exercises"
 
