@@ -1,4 +1,4 @@
-"""Blocks of the stages 2 to 4 whose counterpart among diffusers' the same text makes, and the checks that all of them get."""
+"""The blocks of stages 2 to 4: what makes one makes its counterpart of diffusers, too; and the checks that all get."""
 
 from collections.abc import Callable
 from functools import partial
