@@ -57,3 +57,44 @@ def check_block(
     call = f"{text}({', '.join(inputs)}){' and its gradients' if gradients else ''}{about and ' ' + about}"
     kept = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     check(stage, run, expected, call, tolerance=tolerance, hint=hint, explain=explain, inputs=kept)
+
+
+def without(module: nn.Module, *layers: str) -> nn.Module:
+    """The module with all parameters of some of its layers at zero."""
+    for layer in layers:
+        for parameter in module.get_submodule(layer).parameters():
+            parameter.detach().zero_()
+    return module
+
+
+class Call(nn.Module):
+    """A call, given as text, as a module of some of its tensors: then results_and_gradients takes it."""
+
+    def __init__(self, module: Any, text: str, names: tuple[str, ...]):
+        super().__init__()
+        self.call = lambda values: evaluated(text, dict(zip(names, values)))(module)
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return self.call(values)
+
+
+def check_function(
+    stage: ModuleType, text: str, theirs: Any = nn.functional, *, about: str = "", gradients: bool = False,
+    hint: str = "", tolerance: float = TOLERANCE, **given: Any,
+) -> None:
+    """Asserts that the call "silu(x)" gives what it gives with the function of this name among `theirs`.
+
+    Args:
+        about: what else the message says of the call.
+        gradients: whether the gradients of what is given, all tensors then, are compared, too.
+    """
+    call = f"{text}{' and its gradients' if gradients else ''}{about and ' ' + about}"
+    if not gradients:
+        expected = evaluated(text, given)(theirs)
+        check(stage, text, expected, call if about else "", hint=hint, tolerance=tolerance, **given)
+        return
+
+    def run(module: Any) -> Any:
+        return results_and_gradients(Call(module, text, tuple(given)), *given.values())
+
+    check(stage, run, run(theirs), call, hint=hint, tolerance=tolerance)

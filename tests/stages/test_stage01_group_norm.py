@@ -3,16 +3,16 @@
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis.strategies import integers
 
-from course.feedback.compare import check, give_weights, rand, results_and_gradients
+from course.feedback.compare import check, evaluated, rand, randomised
+from tests.stages.blocks import check_block, check_function, make_block
 
 functional = pytest.mark.exercise("1.1")
 layer = pytest.mark.exercise("1.2")
 
-
-def reference(x, groups, weight=None, bias=None, eps=1e-5):
-    return torch.nn.functional.group_norm(x, groups, weight, bias, eps)
+GROUPS = "a group is C / num_groups neighbouring channels of one sample, at all positions."
+HALF = "convert to float32 first and back at the end: float16 overflows, bfloat16 loses digits."
 
 
 @functional
@@ -32,108 +32,85 @@ def test_each_group_gets_mean_zero_and_standard_deviation_one(stage):
 
 @functional
 @pytest.mark.parametrize(
-    ("shape", "groups"), [((2, 6, 5, 7), 3), ((3, 8, 4, 2), 2), ((2, 6, 4, 4), 1), ((2, 6, 4, 4), 6)],
-    ids=["3 groups", "2 groups", "one group", "a group per channel"],
+    ("shape", "num_groups", "hint"),
+    [
+        pytest.param((2, 6, 5, 7), 3, GROUPS, id="3 groups"),
+        pytest.param((3, 8, 4, 2), 2, GROUPS, id="2 groups"),
+        pytest.param((2, 6, 4, 4), 1, GROUPS, id="one group"),
+        pytest.param((2, 6, 4, 4), 6, GROUPS, id="a group per channel"),
+        pytest.param((2, 4, 2, 2), 4, "does the variance divide by n, or by n - 1?", id="4 numbers in a group"),
+    ],
 )
-def test_values(stage, shape, groups):
-    x = rand(*shape, scale=3.0, shift=2.0)
-    check(
-        stage, lambda m: m.group_norm(x, groups), reference(x, groups),
-        f"group_norm(x, num_groups={groups}) with x of shape {shape}",
-        hint="a group is C / num_groups neighbouring channels of one sample, at all positions.", inputs={"x": x},
-    )
+def test_values(stage, shape, num_groups, hint):
+    x, about = rand(*shape, scale=3.0, shift=2.0), f"with x of shape {shape}"
+    check_function(stage, f"group_norm(x, num_groups={num_groups})", about=about, hint=hint, x=x)
 
 
 @functional
-def test_the_variance_divides_by_n(stage):
-    x = rand(2, 4, 2, 2)
-    check(
-        stage, lambda m: m.group_norm(x, 4), reference(x, 4),
-        "group_norm(x, num_groups=4) with 2x2 pictures", hint="does the variance divide by n, or by n - 1?",
-    )
-
-
-@functional
-@pytest.mark.parametrize("eps", [1e-5, 1e-6, 1e-2])
-def test_eps_is_added_to_the_variance(stage, eps):
-    x = rand(2, 6, 5, 7, scale=0.01)
-    check(
-        stage, lambda m: m.group_norm(x, 3, eps=eps), reference(x, 3, eps=eps),
-        f"group_norm(x, num_groups=3, eps={eps}) with a nearly flat x",
+@pytest.mark.parametrize(
+    ("eps", "scale"), [(", eps=1e-5", 0.01), (", eps=1e-6", 0.01), (", eps=1e-2", 0.01), ("", 0.001)],
+    ids=["1e-5", "1e-6", "1e-2", "default"],
+)
+def test_eps_is_added_to_the_variance(stage, eps, scale):
+    check_function(
+        stage, f"group_norm(x, num_groups=3{eps})", about="with a nearly flat x", x=rand(2, 6, 5, 7, scale=scale),
         hint="eps belongs inside of the square root, beside the variance; its default is 1e-5.",
-    )
-
-
-@functional
-def test_default_eps(stage):
-    x = rand(2, 6, 5, 7, scale=0.001)
-    check(
-        stage, lambda m: m.group_norm(x, 3), reference(x, 3),
-        "group_norm(x, num_groups=3) with a nearly flat x", hint="is eps 1e-5 if none is given?",
     )
 
 
 @functional
 def test_a_constant_picture_becomes_zero(stage):
     x = torch.full((2, 4, 3, 5), 7.0, dtype=torch.float64)
-    check(stage, lambda m: m.group_norm(x, 2), torch.zeros_like(x), "group_norm(x, num_groups=2) with all of x equal to 7")
+    check(stage, "group_norm(x, 2)", torch.zeros_like(x), "group_norm(x, num_groups=2) with all of x equal to 7", x=x)
 
 
 @functional
 @pytest.mark.parametrize("given_parts", [("weight",), ("bias",), ("weight", "bias")], ids="+".join)
 def test_weight_and_bias_belong_to_channels(stage, given_parts):
     x = rand(2, 6, 3, 6, scale=2.0, shift=1.0)  # as wide as there are channels: broadcasting along the width would run
-    affine = {name: rand(6, seed=seed) for seed, name in enumerate(given_parts, 1)}
-    check(
-        stage, lambda m: m.group_norm(x, 3, **affine), reference(x, 3, **affine),
-        f"group_norm(x, 3, {', '.join(f'{name}={name}' for name in given_parts)})",
+    check_function(
+        stage, f"group_norm(x, 3, {', '.join(f'{name}={name}' for name in given_parts)})",
+        x=x, weight=rand(6, seed=1), bias=rand(6, seed=2),
         hint="there is one weight and one bias per channel: give them the shape (1, C, 1, 1).",
-        inputs={"x": x, **affine},
     )
 
 
 @functional
 @pytest.mark.parametrize("shape", [(2, 6), (2, 6, 9), (2, 6, 2, 3, 4)], ids=str)
 def test_any_number_of_positions(stage, shape):
-    x, weight, bias = rand(*shape), rand(6, seed=1), rand(6, seed=2)
-    check(
-        stage, lambda m: m.group_norm(x, 2, weight, bias), reference(x, 2, weight, bias),
-        f"group_norm(x, 2, weight, bias) with x of shape {shape}",
+    check_function(
+        stage, "group_norm(x, 2, weight, bias)", about=f"with x of shape {shape}",
+        x=rand(*shape), weight=rand(6, seed=1), bias=rand(6, seed=2),
         hint="do not count on exactly two dimensions after the channels.",
     )
 
 
 @functional
 def test_not_contiguous(stage):
-    x = rand(2, 5, 7, 6).permute(0, 3, 1, 2)
-    check(
-        stage, lambda m: m.group_norm(x, 3), reference(x, 3), "group_norm(x, 3) with x a permuted view",
-        hint="reshape works where view refuses.",
-    )
+    x, hint = rand(2, 5, 7, 6).permute(0, 3, 1, 2), "reshape works where view refuses."
+    check_function(stage, "group_norm(x, 3)", about="with x a permuted view", x=x, hint=hint)
 
 
 @functional
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
-def test_half_precision_is_normalised_in_float32(stage, dtype):
-    x = rand(2, 6, 16, 16, scale=400.0, shift=300.0).to(dtype)
+@pytest.mark.parametrize(
+    ("dtype", "scale", "tolerance", "hint"),
+    [
+        pytest.param(torch.float16, 400.0, 1e-3, HALF, id="float16"),  # a unit in the last place
+        pytest.param(torch.bfloat16, 400.0, 8e-3, HALF, id="bfloat16"),
+        pytest.param(
+            torch.float32, 1.0, 1e-4,  # rounding x - mean at 300 gives 2e-5
+            "E[x^2] - E[x]^2 loses all digits here; subtract the mean before squaring.", id="float32",
+        ),
+    ],
+)
+def test_precision(stage, dtype, scale, tolerance, hint):
+    x = rand(2, 6, 16, 16, scale=scale, shift=300.0).to(dtype)
     weight, bias = rand(6, seed=1).to(dtype), rand(6, seed=2).to(dtype)
-    wanted = reference(x.double(), 3, weight.double(), bias.double()).to(dtype)
+    wanted = torch.nn.functional.group_norm(x.double(), 3, weight.double(), bias.double()).to(dtype)
+    call = f"group_norm(x, 3, weight, bias) in {dtype} with a mean of 300 and a standard deviation of {scale:g}"
     check(
-        stage, lambda m: m.group_norm(x, 3, weight, bias), wanted,
-        f"group_norm(x, 3, weight, bias) in {str(dtype).removeprefix('torch.')} with a standard deviation of 400",
-        tolerance={torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype],  # a unit in the last place
-        hint="convert to float32 first and back at the end: float16 overflows, bfloat16 loses digits.",
-    )
-
-
-@functional
-def test_float32_with_a_large_mean(stage):
-    x = rand(2, 6, 16, 16, shift=300.0).float()
-    wanted = reference(x.double(), 3).float()
-    check(
-        stage, lambda m: m.group_norm(x, 3), wanted, "group_norm(x, 3) in float32 with a mean of 300",
-        tolerance=1e-4,  # rounding x - mean at 300 gives 2e-5
-        hint="E[x^2] - E[x]^2 loses all digits here; subtract the mean before squaring.",
+        stage, "group_norm(x, 3, weight, bias)", wanted, call, tolerance=tolerance, hint=hint,
+        x=x, weight=weight, bias=bias,
     )
 
 
@@ -149,43 +126,31 @@ def test_groups_that_do_not_divide_the_channels(stage):
 
 
 @functional
-@given(
-    st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 6), st.integers(2, 6), st.integers(0, 2**31)
-)
+@given(integers(1, 3), integers(1, 4), integers(1, 4), integers(1, 6), integers(2, 6), integers(0, 2**31))
 def test_any_shape(stage, batch, groups, channels_per_group, height, width, seed):
     channels = groups * channels_per_group
     x = rand(batch, channels, height, width, seed=seed, scale=2.0, shift=-1.0)
-    weight, bias = rand(channels, seed=seed + 1), rand(channels, seed=seed + 2)
-    check(
-        stage, lambda m: m.group_norm(x, groups, weight, bias), reference(x, groups, weight, bias),
-        f"group_norm(x, {groups}, weight, bias) with x of shape {tuple(x.shape)}", tolerance=1e-9,
+    check_function(
+        stage, f"group_norm(x, {groups}, weight, bias)", about=f"with x of shape {tuple(x.shape)}",
+        x=x, weight=rand(channels, seed=seed + 1), bias=rand(channels, seed=seed + 2), tolerance=1e-9,
     )
-
-
-def make(module, weights, *args, **kwargs):
-    return give_weights(module.GroupNorm(*args, **kwargs), weights, "GroupNorm(num_groups, num_channels)")
 
 
 @layer
 def test_a_new_layer_changes_no_scale(stage):
     def run(module):
-        norm = module.GroupNorm(3, 6)
-        give_weights(module.GroupNorm(3, 6), {"weight": rand(6), "bias": rand(6)}, "GroupNorm(3, 6)")
-        return {"weight": norm.weight.detach(), "bias": norm.bias.detach()}
+        make_block(module, "GroupNorm(3, 6)", {"weight": rand(6), "bias": rand(6)})
+        return dict(module.GroupNorm(3, 6).state_dict())
 
     check(stage, run, {"weight": torch.ones(6), "bias": torch.zeros(6)}, "the parameters of a new GroupNorm(3, 6)")
 
 
 @layer
-@pytest.mark.parametrize("eps", [None, 1e-6], ids=["default eps", "eps=1e-6"])
+@pytest.mark.parametrize("eps", ["", ", eps=1e-6"], ids=["default eps", "eps=1e-6"])
 def test_layer_values_and_gradients(stage, eps):
-    kwargs = {} if eps is None else {"eps": eps}
-    theirs = torch.nn.GroupNorm(3, 6, **kwargs).double()
-    weights = {"weight": rand(6, seed=1), "bias": rand(6, seed=2)}
-    theirs.load_state_dict(weights)
-    x = rand(2, 6, 5, 7, scale=0.01, shift=0.5)
-    check(
-        stage, lambda m: results_and_gradients(make(m, weights, 3, 6, **kwargs), x), results_and_gradients(theirs, x),
-        f"GroupNorm(3, 6{'' if eps is None else f', eps={eps}'})(x) with a nearly flat x",
-        hint="the layer passes num_groups, weight, bias and eps on to group_norm.", tolerance=1e-9,
+    text = f"GroupNorm(3, 6{eps})"
+    check_block(
+        stage, text, randomised(evaluated(text, {})(torch.nn)), {}, about="with a nearly flat x", gradients=True,
+        x=rand(2, 6, 5, 7, scale=0.01, shift=0.5), tolerance=1e-9,
+        hint="the layer passes num_groups, weight, bias and eps on to group_norm.",
     )
