@@ -1,12 +1,14 @@
 """The check that most tests of stages 1 to 7 make: a block of the learner's with the reference's weights gives the same."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from course.feedback.compare import TOLERANCE, check, evaluated, give_weights, results_and_gradients
+from course.feedback.divergence import first_divergence
 from course.feedback.renaming import Rules
 from tests.stages.reference import our_names, our_weights
 
@@ -16,6 +18,24 @@ def make_block(
 ) -> nn.Module:
     """The block that the text makes, "MultiHeadAttention(12, 3)", filled with these weights."""
     return give_weights(evaluated(text, names or {})(module), weights, text)
+
+
+def text_of(config: Any) -> str:
+    """How the config of a model is made, without the fields that have their defaults."""
+    given = [f"{f.name}={getattr(config, f.name)!r}" for f in fields(config) if getattr(config, f.name) != f.default]
+    return f"{type(config).__name__}({', '.join(given)})"
+
+
+def divergence(
+    make: Callable[[ModuleType], nn.Module], theirs: nn.Module, rules: Rules, *values: Any, **options: Any
+) -> Callable[[ModuleType], str]:
+    """An `explain` for check: the first part of the block that `make` makes at which it departs from the reference."""
+
+    def explain(module: ModuleType) -> str:
+        ours = make(module)
+        return first_divergence(theirs, lambda: theirs(*values), ours, lambda: ours(*values), rules, **options)
+
+    return explain
 
 
 def check_block(

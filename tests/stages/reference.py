@@ -1,5 +1,9 @@
 """The modules of diffusers and transformers that each block must equal, and their parameters under our names."""
 
+import copy
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention import GEGLU, BasicTransformerBlock, FeedForward
@@ -24,6 +28,24 @@ def our_names(module: nn.Module, rules: Rules) -> dict[str, str]:
 def our_weights(module: nn.Module, rules: Rules = {}) -> dict[str, Tensor]:
     """Their parameters under our names."""
     return {our_name(name, rules): parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def called(module: nn.Module, forward: Callable[..., Any]) -> nn.Module:
+    """The same module, with the same parameters, but called in another way."""
+    module = copy.copy(module)
+    module.forward = forward
+    return module
+
+
+def faint(module: nn.Module, factor: float) -> nn.Module:
+    """A copy whose convolutions and time embedding shrink everything, so that eps is not small beside the variance."""
+    module = copy.deepcopy(module)
+    with torch.no_grad():
+        for name, part in module.named_modules():
+            if isinstance(part, nn.Conv2d) or name.endswith("time_emb_proj"):
+                part.weight *= factor
+                part.bias *= factor
+    return module
 
 
 def residual_block(
@@ -87,15 +109,10 @@ def time_embedding(channels: int, seed=0) -> nn.Module:
 def vae(config: VAEConfig, seed=0) -> AutoencoderKL:
     levels = len(config.channels)
     model = AutoencoderKL(
-        in_channels=config.image_channels,
-        out_channels=config.image_channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=config.channels,
-        layers_per_block=config.blocks_per_level,
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.num_groups,
-        scaling_factor=config.scaling_factor,
+        in_channels=config.image_channels, out_channels=config.image_channels, latent_channels=config.latent_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels, layers_per_block=config.blocks_per_level,
+        norm_num_groups=config.num_groups, scaling_factor=config.scaling_factor,
     )
     return randomised(model, seed)
 
@@ -117,15 +134,11 @@ def unet(config: UNetConfig, seed=0, precise: bool = True) -> UNet2DConditionMod
     down = tuple("CrossAttnDownBlock2D" if attention else "DownBlock2D" for attention in config.attention)
     up = tuple("CrossAttnUpBlock2D" if attention else "UpBlock2D" for attention in reversed(config.attention))
     model = UNet2DConditionModel(
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        down_block_types=down,
-        up_block_types=up,
-        block_out_channels=config.channels,
-        layers_per_block=config.blocks_per_level,
+        in_channels=config.in_channels, out_channels=config.out_channels,
+        down_block_types=down, up_block_types=up,
+        block_out_channels=config.channels, layers_per_block=config.blocks_per_level,
         attention_head_dim=config.num_heads,  # diffusers' name for the number of heads in SD 1.x configs
-        cross_attention_dim=config.context_channels,
-        norm_num_groups=config.num_groups,
+        cross_attention_dim=config.context_channels, norm_num_groups=config.num_groups,
     )
     if precise:
         model.time_proj = PreciseTimesteps(config.channels[0])
@@ -137,17 +150,10 @@ def clip(config: CLIPConfig, seed=0) -> nn.Module:
 
     model = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.width,
-            intermediate_size=config.hidden_width,
-            num_hidden_layers=config.num_layers,
-            num_attention_heads=config.num_heads,
-            hidden_act="quick_gelu",
-            layer_norm_eps=1e-5,
-            max_position_embeddings=config.max_length,
-            bos_token_id=config.vocab_size - 2,
-            eos_token_id=config.vocab_size - 1,
-            pad_token_id=config.vocab_size - 1,
+            vocab_size=config.vocab_size, hidden_size=config.width, intermediate_size=config.hidden_width,
+            num_hidden_layers=config.num_layers, num_attention_heads=config.num_heads,
+            hidden_act="quick_gelu", layer_norm_eps=1e-5, max_position_embeddings=config.max_length,
+            bos_token_id=config.vocab_size - 2, eos_token_id=config.vocab_size - 1, pad_token_id=config.vocab_size - 1,
         )
     )
     return randomised(model, seed)
