@@ -11,103 +11,81 @@ config files with which diffusers opens the same checkpoint,
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from course.core.config import ModelConfig
+from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig
 from course.core.writing import whole_file
 from course.training.clip import initialise_text_encoder
 from course.training.loop import load_weights
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from course.training.vae import scaling_factor
+from solutions import stage10_key_remapper as stage10
 from solutions.stage05_vae import VAE
 from solutions.stage06_clip import CLIPTextEncoder
 from solutions.stage07_unet import UNet
 from solutions.stage10_key_remapper import PREFIXES, rename
 
-# Our names on the left, CompVis' on the right.
-RESIDUAL = {
-    r"norm1": "in_layers.0",
-    r"conv1": "in_layers.2",
-    r"time_proj": "emb_layers.1",
-    r"norm2": "out_layers.0",
-    r"conv2": "out_layers.3",
-    r"shortcut": "skip_connection",
-}
-TRANSFORMER = {
-    r"norm\b": "norm",
-    r"proj_in": "proj_in",
-    r"proj_out": "proj_out",
-    r"block\.self_attention\.to_out": "transformer_blocks.0.attn1.to_out.0",
-    r"block\.self_attention": "transformer_blocks.0.attn1",
-    r"block\.cross_attention\.to_out": "transformer_blocks.0.attn2.to_out.0",
-    r"block\.cross_attention": "transformer_blocks.0.attn2",
-    r"block\.feed_forward\.geglu": "transformer_blocks.0.ff.net.0",
-    r"block\.feed_forward\.out": "transformer_blocks.0.ff.net.2",
-    r"block\.norm(\d)": r"transformer_blocks.0.norm\1",
-}
-UNET_TOP = {
-    r"time_embedding\.linear1": "time_embed.0",
-    r"time_embedding\.linear2": "time_embed.2",
-    r"conv_in": "input_blocks.0.0",
-    r"norm_out": "out.0",
-    r"conv_out": "out.2",
-}
-TEXT = {
-    r"token_embedding": "text_model.embeddings.token_embedding",
-    r"position_embedding": "text_model.embeddings.position_embedding",
-    r"layers\.(\d+)\.norm(\d)": r"text_model.encoder.layers.\1.layer_norm\2",
-    r"layers\.(\d+)\.attention\.to_(q|k|v|out)": r"text_model.encoder.layers.\1.self_attn.\2_proj",
-    r"layers\.(\d+)\.(fc1|fc2)": r"text_model.encoder.layers.\1.mlp.\2",
-    r"final_norm": "text_model.final_layer_norm",
-}
-VAE_BLOCK = {r"residual1": "block_1", r"residual2": "block_2", r"attention": "attn_1"}
-VAE_INSIDE = {
-    r"shortcut": "nin_shortcut",
-    r"to_out": "proj_out",
-    r"to_(q|k|v)": r"\1",
-    r"(norm\d?|conv\d)": r"\1",
-}
+
+def inverted(rules: Mapping[str, str]) -> dict[str, str]:
+    """The rules of stage 10 read from right to left, so that there is one list of the names for both directions."""
+
+    def turned(theirs: str, ours: str) -> tuple[str, str]:
+        groups = re.findall(r"\(.*?\)", theirs)
+        pattern = re.sub(r"\\(\d)", lambda found: groups[int(found[1]) - 1], ours.replace(".", r"\."))
+        for number, group in enumerate(groups, start=1):
+            theirs = theirs.replace(group, rf"\{number}", 1)
+        return pattern, theirs.replace(r"\b", "").replace(r"\.", ".")
+
+    return dict(turned(theirs, ours) for theirs, ours in rules.items())
 
 
-def compvis_unet(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+# The number at which a part stands in a block of CompVis' U-Net, and its rules.
+RESIDUAL, TRANSFORMER = (0, inverted(stage10.UNET_RESIDUAL)), (1, inverted(stage10.UNET_TRANSFORMER))
+UNET_TOP, TEXT = inverted(stage10.UNET_TOP), inverted(stage10.CLIP_RULES)
+VAE_BLOCK = {"residual1": "block_1", "residual2": "block_2", "attention": "attn_1"}
+VAE_INSIDE = inverted(stage10.VAE_RESIDUAL | stage10.VAE_ATTENTION)
+
+
+def compvis_unet(weights: Mapping[str, Tensor], config: UNetConfig) -> dict[str, Tensor]:
     """The U-Net's tensors under CompVis' names, which number the blocks through instead of by level."""
-    levels, per_level = len(config.unet.channels), config.unet.blocks_per_level
+    per_level = config.blocks_per_level
 
     def new_name(name: str) -> str:
         side, *rest = name.split(".")
-        if side in ("down", "up"):
-            level, kind = int(rest[0]), rest[1]
-            down = side == "down"
-            first = 1 + level * (per_level + 1) if down else level * (per_level + 1)
-            blocks = "input_blocks" if down else "output_blocks"
-            if kind == "downsample":
-                return f"{blocks}.{first + per_level}.0.op.{rest[3]}"
-            if kind == "upsample":
-                position = 2 if config.unet.attention[levels - 1 - level] else 1
-                return f"{blocks}.{first + per_level}.{position}.conv.{rest[3]}"
-            inner = rename(".".join(rest[3:]), RESIDUAL if kind == "residuals" else TRANSFORMER)
-            return f"{blocks}.{first + int(rest[2])}.{0 if kind == 'residuals' else 1}.{inner}"
         if side == "mid":
             number = {"residual1": 0, "transformer": 1, "residual2": 2}[rest[0]]
-            return f"middle_block.{number}." + rename(".".join(rest[1:]), TRANSFORMER if number == 1 else RESIDUAL)
-        return rename(name, UNET_TOP)
+            _, rules = TRANSFORMER if number == 1 else RESIDUAL
+            return f"middle_block.{number}." + rename(".".join(rest[1:]), rules)
+        if side not in ("down", "up"):
+            return rename(name, UNET_TOP)
+        level, kind, last = int(rest[0]), rest[1], rest[-1]
+        first = level * (per_level + 1) + (side == "down")
+        if kind == "downsample":
+            return f"input_blocks.{first + per_level}.0.op.{last}"
+        if kind == "upsample":
+            return f"output_blocks.{first + per_level}.{2 if config.attention[-1 - level] else 1}.conv.{last}"
+        position, rules = RESIDUAL if kind == "residuals" else TRANSFORMER
+        blocks = "input_blocks" if side == "down" else "output_blocks"
+        return f"{blocks}.{first + int(rest[2])}.{position}." + rename(".".join(rest[3:]), rules)
 
     return {new_name(name): tensor for name, tensor in weights.items()}
 
 
-def compvis_vae(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def compvis_vae(weights: Mapping[str, Tensor], config: VAEConfig) -> dict[str, Tensor]:
     """The VAE's tensors under CompVis' names. Attention's linear layers become 1x1 convolutions there."""
-    last = len(config.vae.channels) - 1
+    last = len(config.channels) - 1
 
     def new_name(name: str) -> str:
         side, kind, *rest = name.split(".")
         if kind == "middle":
-            return f"{side}.mid.{rename(rest[0], VAE_BLOCK)}." + rename(".".join(rest[1:]), VAE_INSIDE)
+            return f"{side}.mid.{VAE_BLOCK[rest[0]]}." + rename(".".join(rest[1:]), VAE_INSIDE)
         if kind == "levels":
             down = side == "encoder"
             level = f"{side}.down.{rest[0]}" if down else f"{side}.up.{last - int(rest[0])}"
@@ -123,10 +101,9 @@ def compvis_vae(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Te
     return renamed
 
 
-def compvis_clip(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The text encoder's tensors under CompVis' names, with the table of positions that its file carries."""
-    positions = {"text_model.embeddings.position_ids": torch.arange(config.clip.max_length)[None]}
-    return {rename(name, TEXT): tensor for name, tensor in weights.items()} | positions
+def compvis_clip(weights: Mapping[str, Tensor], config: CLIPConfig) -> dict[str, Tensor]:
+    """The text encoder's tensors under CompVis' names."""
+    return {rename(name, TEXT): tensor for name, tensor in weights.items()}
 
 
 def assemble(
@@ -136,14 +113,17 @@ def assemble(
     unet: dict[str, Tensor],
     unet_ema: dict[str, Tensor],
     num_updates: int,
+    dtype: torch.dtype = torch.float16,
 ) -> dict[str, Tensor]:
-    """One checkpoint out of the parts' weights (our names): CompVis' names, float16."""
-    tensors = {PREFIXES["vae"] + name: tensor for name, tensor in compvis_vae(vae, config).items()}
-    tensors |= {PREFIXES["clip"] + name: tensor for name, tensor in compvis_clip(clip, config).items()}
-    tensors |= {PREFIXES["unet"] + name: tensor for name, tensor in compvis_unet(unet, config).items()}
-    for name, tensor in compvis_unet(unet_ema, config).items():
+    """One checkpoint out of the parts' weights (our names): CompVis' names, and CLIP's table of positions."""
+    tensors = {PREFIXES["vae"] + name: tensor for name, tensor in compvis_vae(vae, config.vae).items()}
+    tensors |= {PREFIXES["clip"] + name: tensor for name, tensor in compvis_clip(clip, config.clip).items()}
+    tensors |= {PREFIXES["unet"] + name: tensor for name, tensor in compvis_unet(unet, config.unet).items()}
+    for name, tensor in compvis_unet(unet_ema, config.unet).items():
         tensors["model_ema." + f"diffusion_model.{name}".replace(".", "")] = tensor
-    tensors = {name: t.to(torch.float16) if t.is_floating_point() else t for name, t in tensors.items()}
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    positions = torch.arange(config.clip.max_length)[None]
+    tensors[PREFIXES["clip"] + "text_model.embeddings.position_ids"] = positions
     tensors["model_ema.decay"] = torch.tensor(0.9999)
     tensors["model_ema.num_updates"] = torch.tensor(num_updates, dtype=torch.int32)
     return {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""How much memory loading a checkpoint takes: that of the models, while the file stays on the disk."""
+"""Model files: diffusers reads every tensor, and loading takes the memory of the models and little more."""
 
 import dataclasses
 import json
@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from course.core.config import tiny_config
 from course.core.stages import ROOT
-from course.training.export import write_untrained
+from course.training.export import assemble, write_untrained
+from tests.stages import compvis
+from tests.stages.small_pipeline import SMALL, TINY
 
 pytestmark = pytest.mark.limit(120)
 
@@ -46,6 +48,17 @@ for name in ("float32", "bfloat16"):
     print(json.dumps({"dtype": name, "taken": taken, "weights": weights, "same": same}))
     del model, parts, first, again
 """
+
+
+@pytest.mark.parametrize("config", [SMALL, TINY, tiny_config()], ids=["four levels", "two levels", "tiny_config"])
+def test_diffusers_reads_what_is_exported(config):
+    """Its conversion of the file gives all our weights back, under our names."""
+    weights = compvis.weights(config)
+    tensors = assemble(config, *weights, num_updates=7, dtype=torch.float32)
+    for part, ema, ours in zip(("vae", "clip", "unet", "unet"), (False, False, False, True), weights):
+        theirs = compvis.wanted(part, tensors, getattr(config, part), ema)
+        assert theirs.keys() == ours.keys()
+        assert [name for name in ours if not torch.equal(theirs[name], ours[name])] == []
 
 
 @pytest.fixture(scope="module")

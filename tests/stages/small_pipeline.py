@@ -25,6 +25,7 @@ from transformers import CLIPTokenizer
 from course.core.assemble import Blocks
 from course.core.config import ModelConfig, UNetConfig, VAEConfig
 from course.feedback import renaming
+from course.feedback.compare import rand
 from tests.stages import reference
 
 # Stable Diffusion's four levels, small.
@@ -54,10 +55,9 @@ SCHEDULERS = {
 }
 SAMPLERS = tuple(SCHEDULERS)
 PIPELINES = {
-    "text": StableDiffusionPipeline,
-    "image": StableDiffusionImg2ImgPipeline,
-    "inpaint": StableDiffusionInpaintPipeline,
+    "text": StableDiffusionPipeline, "image": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline,
 }
+FUNCTIONS = {"text": "text_to_image", "image": "image_to_image", "inpaint": "inpaint"}  # ours
 
 MERGES = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("o", "n</w>"), ("r", "e")]
 PROMPTS = ["a red cat on a mat", "dog", "the dog on the road by the old tree"]
@@ -114,15 +114,6 @@ def our_parts(blocks: Blocks, size: ModelConfig = SMALL) -> dict[str, Any]:
     return models | {"tokenizer": blocks[6].Tokenizer(vocabulary(), MERGES), "schedule": blocks[8].NoiseSchedule()}
 
 
-def our_pipeline(sampling: ModuleType, our_parts: Mapping[str, Any]) -> Any:
-    """A StableDiffusion of this module of stage 9."""
-    return sampling.StableDiffusion(**our_parts)
-
-
-def latent_shape(batch: int, height: int, width: int, size: ModelConfig = SMALL) -> tuple[int, int, int, int]:
-    return batch, size.vae.latent_channels, height // size.vae.factor, width // size.vae.factor
-
-
 def unit_range(images: Tensor) -> Tensor:
     """From about [-1, 1] to [0, 1], as pipelines of diffusers return pictures."""
     return (images / 2 + 0.5).clamp(0.0, 1.0)
@@ -136,6 +127,78 @@ def drawn(count: int, shape: tuple[int, ...], seed: int = 5) -> tuple[list[Tenso
     """The first noises that a generator gives, and the generator in the state after them."""
     generator = seeded(seed)
     return [torch.randn(shape, generator=generator) for _ in range(count)], generator
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """What is drawn, by a pipeline of diffusers and by ours; all random numbers are those of one generator.
+
+    Attributes:
+        kind: one of the three in PIPELINES.
+        batch, height, width: of the pictures.
+        size: of the networks.
+    """
+
+    kind: str
+    sampler: str = "ddim"
+    scale: float = 7.5
+    strength: float = 1.0
+    steps: int = 4
+    batch: int = 2
+    height: int = 16
+    width: int = 24
+    size: ModelConfig = TINY
+
+    def __str__(self) -> str:
+        given = "" if self.kind == "text" else f"strength={self.strength:g}, "
+        asked = f"Sampling({self.steps}, {self.scale:g}, {self.sampler!r}, generator)"
+        return f"{FUNCTIONS[self.kind]}(..., {given}{asked}) of {self.batch} pictures {self.width}x{self.height}"
+
+    @property
+    def texts(self) -> tuple[list[str], list[str]]:
+        return PROMPTS[: self.batch], NEGATIVE_PROMPTS[: self.batch]
+
+    @property
+    def images(self) -> Tensor:
+        images = rand(self.batch, 3, self.height, self.width, seed=3, scale=0.4, dtype=torch.float32)
+        return images.clamp(-1.0, 1.0)
+
+    @property
+    def mask(self) -> Tensor:
+        """A rectangle to repaint, other than in the middle, and whose edges cut through the squares of the latents."""
+        mask = torch.zeros(self.batch, 1, self.height, self.width)
+        mask[:, :, 3 : self.height // 2 + 2, self.width // 4 + 1 : -2] = 1.0
+        return mask
+
+    def theirs(self, made: Any = None) -> Tensor:
+        """By this pipeline of diffusers, or else by one that is made for it."""
+        size = {"height": self.height, "width": self.width}
+        given = {
+            "text": size,
+            "image": {"image": self.images, "strength": self.strength},
+            "inpaint": {"image": self.images, "mask_image": self.mask, "strength": self.strength} | size,
+        }
+        prompts, negative_prompts = self.texts
+        return (made or pipeline(self.kind, self.sampler, self.size))(
+            prompts, negative_prompt=negative_prompts, num_inference_steps=self.steps, guidance_scale=self.scale,
+            generator=seeded(), output_type="pt", **given[self.kind],
+        ).images
+
+    def ours(self, module: ModuleType, our_parts: Mapping[str, Any]) -> Tensor:
+        """By this module of stage 9 with these parts of a StableDiffusion."""
+        model = module.StableDiffusion(**our_parts)
+        # The third noise is what diffusers encodes the masked picture with, which only larger U-Nets look at.
+        count = {"text": 1, "image": 2, "inpaint": 3}[self.kind]
+        shape = (self.height // self.size.vae.factor, self.width // self.size.vae.factor)
+        noises, generator = drawn(count, (self.batch, self.size.vae.latent_channels, *shape))
+        sampling = module.Sampling(self.steps, self.scale, self.sampler, generator)
+        if self.kind == "text":
+            return unit_range(module.text_to_image(model, *self.texts, *noises, sampling))
+        encoder_noise, noise, *_ = noises
+        pictures = (self.images,) if self.kind == "image" else (self.images, self.mask)
+        draw = getattr(module, FUNCTIONS[self.kind])
+        images = draw(model, *pictures, *self.texts, noise, self.strength, sampling, encoder_noise=encoder_noise)
+        return unit_range(images)
 
 
 ABAR = np.cumprod(1.0 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)

@@ -1,4 +1,4 @@
-"""Stage 10 against diffusers' own conversion of checkpoints with CompVis' names (tests/stages/compvis.py makes them)."""
+"""Stage 10 against diffusers' own conversion of checkpoints with CompVis' names (made by tests/stages/compvis.py)."""
 
 import functools
 import re
@@ -11,22 +11,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig
+from course.core.config import ModelConfig, UNetConfig, VAEConfig
 from course.feedback.compare import check, rand
 from tests.stages import compvis
-from tests.stages.small_pipeline import (
-    NEGATIVE_PROMPTS,
-    PROMPTS,
-    SMALL,
-    TINY,
-    drawn,
-    latent_shape,
-    our_parts,
-    our_pipeline,
-    pipeline,
-    seeded,
-    unit_range,
-)
+from tests.stages.compvis import PREFIXES
+from tests.stages.small_pipeline import SMALL, TINY, Picture, our_parts, pipeline
 
 averages = pytest.mark.exercise("10.1")
 autoencoder = pytest.mark.exercise("10.2")
@@ -62,30 +51,32 @@ def checkpoint(config=SMALL):
     return dict(made(config))
 
 
+def tensors_of(part, tensors):
+    """Those of one model, without its prefix."""
+    tensors = {name: tensor for name, tensor in tensors.items() if "position_ids" not in name}
+    prefix = PREFIXES[part]
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 @functools.cache
-def wanted(config=SMALL, ema=False):
-    return compvis.wanted(checkpoint(config), config, ema)
+def wanted(part, config=SMALL, ema=False):
+    return compvis.wanted(part, checkpoint(config), getattr(config, part), ema)
 
 
-def part(prefix, tensors):
-    """The tensors of one model, without its prefix."""
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix) and "position_ids" not in name
-    }
+def check_remap(stage, part, start="", hint="", config=SMALL):
+    """All tensors of one model, or those whose new names start in this way."""
+    tensors = tensors_of(part, checkpoint(config))
 
+    def only(renamed):
+        return {name: tensor for name, tensor in renamed.items() if re.match(start, name)}
 
-def vae_tensors(config=SMALL):
-    return part(compvis.VAE, checkpoint(config))
-
-
-def unet_tensors(config=SMALL):
-    return part(compvis.UNET, checkpoint(config))
-
-
-def only(pattern, tensors):
-    return {name: tensor for name, tensor in tensors.items() if re.match(pattern, name)}
+    size = getattr(config, part)
+    call = f"remap_{part}(state_dict)"
+    whole = f"{call} with {len(size.channels)} levels of {size.blocks_per_level} blocks"
+    check(
+        stage, lambda m: only(getattr(m, f"remap_{part}")(tensors)), only(wanted(part, config)),
+        f"the part {start}... of {call}" if start else whole, hint=hint, inputs=tensors,
+    )
 
 
 def error_of(call):
@@ -104,19 +95,27 @@ def names(call, *wanted_names):
     return [name for name in wanted_names if name in plain.replace("(1)", "(1,)").replace("(2)", "(2,)")] or message
 
 
+def check_unknown(stage, part, name):
+    tensors = tensors_of(part, checkpoint()) | {name: torch.zeros(1)}
+    check(
+        stage, lambda m: error_of(lambda: getattr(m, f"remap_{part}")(tensors)) != "no ValueError", True,
+        f"whether remap_{part}(state_dict) raises a ValueError for {name}",
+        hint="leave no tensor out without saying so.",
+    )
+
+
 # --- given: the three parts of a file --------------------------------------------------------------------------------
 
 
 def test_split_checkpoint(stage):
     tensors = checkpoint()
     check(
-        stage, lambda m: m.split_checkpoint(tensors),
-        {"vae": part(compvis.VAE, tensors), "clip": part(compvis.CLIP, tensors), "unet": part(compvis.UNET, tensors)},
-        "split_checkpoint(state_dict)", hint="this function was given: has it been changed?",
+        stage, "split_checkpoint(state_dict)", {part: tensors_of(part, tensors) for part in PREFIXES},
+        state_dict=tensors, hint="this function was given: has it been changed?",
     )
 
 
-@pytest.mark.parametrize("prefix", [compvis.VAE, compvis.CLIP, compvis.UNET])
+@pytest.mark.parametrize("prefix", PREFIXES.values())
 def test_split_checkpoint_without_a_model(stage, prefix):
     rest = {name: tensor for name, tensor in checkpoint().items() if not name.startswith(prefix)}
     check(
@@ -127,8 +126,8 @@ def test_split_checkpoint_without_a_model(stage, prefix):
 
 @pytest.mark.parametrize("config", [SMALL, TINY], ids=["three layers", "one layer"])
 def test_text_encoder(stage, config):
-    tensors = part(compvis.CLIP, checkpoint(config))
-    check(stage, lambda m: m.remap_clip(tensors), wanted(config)["clip"], "remap_clip(state_dict)")
+    tensors = tensors_of("clip", checkpoint(config))
+    check(stage, "remap_clip(state_dict)", wanted("clip", config), state_dict=tensors)
 
 
 # --- averages --------------------------------------------------------------------------------------------------------
@@ -139,32 +138,20 @@ def test_name_of_an_average(stage):
     raw, average = torch.zeros(2), torch.ones(2)
     tensors = {"model.diffusion_model.out.0.weight": raw, "model_ema.diffusion_modelout0weight": average}
     check(
-        stage, lambda m: m.select_ema(tensors)["model.diffusion_model.out.0.weight"], average,
-        "select_ema(state_dict)['model.diffusion_model.out.0.weight']",
+        stage, "select_ema(state_dict)['model.diffusion_model.out.0.weight']", average, state_dict=tensors,
         hint="the average is called model_ema.diffusion_modelout0weight: only the dots after `model_ema.` are gone.",
     )
 
 
 @averages
-def test_all_averages_take_the_places_of_raw_weights(stage):
+def test_averages_take_the_places_of_raw_weights_and_all_else_stays(stage):
     tensors = checkpoint()
+    selected = {
+        PREFIXES["unet"] + name: tensors["model_ema.diffusion_model" + name.replace(".", "")]
+        for name in tensors_of("unet", tensors)
+    }
     check(
-        stage, lambda m: part(compvis.UNET, m.select_ema(tensors)),
-        {
-            name: tensors["model_ema.diffusion_model" + name.replace(".", "")]
-            for name in (name.removeprefix(compvis.UNET) for name in tensors if name.startswith(compvis.UNET))
-        },
-        "the U-Net's tensors in select_ema(state_dict)",
-    )
-
-
-@averages
-def test_all_else_stays(stage):
-    tensors = checkpoint()
-    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(compvis.UNET)}
-    check(
-        stage, lambda m: {n: t for n, t in m.select_ema(tensors).items() if not n.startswith(compvis.UNET)}, rest,
-        "what is not the U-Net's in select_ema(state_dict)",
+        stage, "select_ema(state_dict)", tensors | selected, state_dict=tensors,
         hint="the result has the same names as the checkpoint; the averages themselves stay too.",
     )
 
@@ -209,61 +196,31 @@ def test_missing_averages(stage, missing, mentioned):
 
 # --- the autoencoder -------------------------------------------------------------------------------------------------
 
-
-def check_vae(stage, pattern, hint, config=SMALL):
-    tensors = vae_tensors(config)
-    check(
-        stage, lambda m: only(pattern, m.remap_vae(tensors)), only(pattern, wanted(config)["vae"]),
-        f"the part {pattern.replace(chr(92), '')}... of remap_vae(state_dict)", hint=hint,
-    )
-
-
-@autoencoder
-@pytest.mark.parametrize(
-    "name", ["quant_conv", "post_quant_conv", "encoder.conv_in", "decoder.norm_out", "encoder.conv_out"]
-)
-def test_names_that_stay(stage, name):
-    check_vae(stage, re.escape(name), "this layer has the same name on both sides.")
-
-
-@autoencoder
-def test_levels_of_the_encoder(stage):
-    check_vae(stage, r"encoder\.levels", "down.I.block.J is levels.I.residuals.J; nin_shortcut is shortcut.")
-
-
-@autoencoder
-@pytest.mark.parametrize("half", ["encoder", "decoder"])
-def test_residual_blocks_of_the_middle(stage, half):
-    check_vae(stage, rf"{half}\.middle\.residual", "block_1 is residual1, block_2 is residual2.")
-
-
-@autoencoder
-@pytest.mark.parametrize("half", ["encoder", "decoder"])
-def test_attention_of_the_middle(stage, half):
-    check_vae(
-        stage, rf"{half}\.middle\.attention",
-        "q, k, v and proj_out are to_q, to_k, to_v and to_out; their weights lose the last two dimensions, of size 1.",
-    )
-
-
-@autoencoder
-def test_levels_of_the_decoder(stage):
-    check_vae(
-        stage, r"decoder\.levels",
+MIDDLE = "block_1 is residual1, block_2 is residual2."
+ATTENTION = "q, k, v, proj_out are to_q, to_k, to_v, to_out; their weights lose the last two dimensions, of size 1."
+SAME_NAMES = ("quant_conv", "post_quant_conv", "encoder.conv_in", "decoder.norm_out", "encoder.conv_out")
+VAE_PARTS = dict.fromkeys(SAME_NAMES, "this layer has the same name on both sides.") | {
+    "encoder.levels": "down.I.block.J is levels.I.residuals.J; nin_shortcut is shortcut.",
+    "encoder.middle.residual": MIDDLE,
+    "decoder.middle.residual": MIDDLE,
+    "encoder.middle.attention": ATTENTION,
+    "decoder.middle.attention": ATTENTION,
+    "decoder.levels":
         "up.0 is the level next to the picture and runs last; the number of levels follows from the names.",
-    )
+}
+
+
+@autoencoder
+@pytest.mark.parametrize("start", VAE_PARTS)
+def test_part_of_the_autoencoder(stage, start):
+    check_remap(stage, "vae", start, VAE_PARTS[start])
 
 
 @autoencoder
 @pytest.mark.parametrize("config", VAES.values(), ids=list(VAES))
 def test_whole_autoencoder(stage, config):
     config = ModelConfig(vae=config, unet=TINY.unet, clip=TINY.clip)
-    tensors = vae_tensors(config)
-    check(
-        stage, lambda m: m.remap_vae(tensors), wanted(config)["vae"],
-        f"remap_vae(state_dict) of an autoencoder with {len(config.vae.channels)} levels",
-        hint="take the number of levels from the names.", inputs=tensors,
-    )
+    check_remap(stage, "vae", hint="take the number of levels from the names.", config=config)
 
 
 @autoencoder
@@ -275,82 +232,41 @@ def test_whole_autoencoder(stage, config):
     ],
 )
 def test_unknown_name_in_the_autoencoder(stage, name):
-    tensors = vae_tensors() | {name: torch.zeros(1)}
-    check(
-        stage, lambda m: error_of(lambda: m.remap_vae(tensors)) != "no ValueError", True,
-        f"whether remap_vae(state_dict) raises a ValueError for {name}", hint="leave no tensor out without saying so.",
-    )
+    check_unknown(stage, "vae", name)
 
 
 # --- the U-Net -------------------------------------------------------------------------------------------------------
 
-
-def check_unet(stage, pattern, hint, config=SMALL):
-    tensors = unet_tensors(config)
-    check(
-        stage, lambda m: only(pattern, m.remap_unet(tensors)), only(pattern, wanted(config)["unet"]),
-        f"the part {pattern.replace(chr(92), '')}... of remap_unet(state_dict)", hint=hint,
-    )
-
-
-@unet
-@pytest.mark.parametrize("name", ["time_embedding", "conv_in", "norm_out", "conv_out"])
-def test_names_at_the_top(stage, name):
-    check_unet(stage, name, "UNET_TOP tells these names.")
+DOWN = "with n blocks per level, a level takes n + 1 input_blocks (the last one downsamples); conv_in comes first."
+UP = "each level takes n + 1 output_blocks, and both sides count from the deepest level."
+UNET_PARTS = {
+    **dict.fromkeys(("time_embedding", "conv_in", "norm_out", "conv_out"), "UNET_TOP tells these names."),
+    "mid": "middle_block.0 is residual1, .1 the transformer, .2 residual2.",
+    **dict.fromkeys((f"down.{level}.(residuals|transformers)" for level in range(4)), DOWN),
+    "down.[0-3].downsample": "input_blocks.(n + 1).0.op is the first; the deepest level has none.",
+    **dict.fromkeys((f"up.{level}.(residuals|transformers)" for level in range(4)), UP),
+    "up.[0-3].upsample": "in a level's last output block: .1.conv without attention, else .2.conv.",
+}
 
 
 @unet
-def test_middle(stage):
-    check_unet(stage, "mid", "middle_block.0 is residual1, .1 the transformer, .2 residual2.")
-
-
-@unet
-@pytest.mark.parametrize("level", range(4))
-def test_level_on_the_way_down(stage, level):
-    check_unet(
-        stage, rf"down\.{level}\.(residuals|transformers)",
-        "with n blocks per level, a level takes n + 1 input_blocks (the last one downsamples); conv_in comes first.",
-    )
-
-
-@unet
-def test_downsampling(stage):
-    check_unet(stage, r"down\.\d\.downsample", "input_blocks.(n + 1).0.op is the first; the deepest level has none.")
-
-
-@unet
-@pytest.mark.parametrize("level", range(4))
-def test_level_on_the_way_up(stage, level):
-    check_unet(
-        stage, rf"up\.{level}\.(residuals|transformers)",
-        "each level takes n + 1 output_blocks, and both sides count from the deepest level.",
-    )
-
-
-@unet
-def test_upsampling(stage):
-    check_unet(
-        stage, r"up\.\d\.upsample", "in a level's last output block: .1.conv without attention, else .2.conv.",
-    )
+@pytest.mark.parametrize("start", UNET_PARTS)
+def test_part_of_the_unet(stage, start):
+    check_remap(stage, "unet", start, UNET_PARTS[start])
 
 
 @unet
 @pytest.mark.parametrize("config", UNETS.values(), ids=list(UNETS))
 def test_whole_unet(stage, config):
     config = ModelConfig(unet=config, vae=TINY.vae, clip=TINY.clip)
-    tensors = unet_tensors(config)
-    check(
-        stage, lambda m: m.remap_unet(tensors), wanted(config)["unet"],
-        f"remap_unet(state_dict), {len(config.unet.channels)} levels of {config.unet.blocks_per_level} blocks",
-        hint="take the number of blocks per level from the names.", inputs=tensors,
-    )
+    check_remap(stage, "unet", hint="take the number of blocks per level from the names.", config=config)
 
 
 @pytest.mark.exercise("10.1", "10.3")
 def test_unet_of_averages(stage):
     tensors = checkpoint()
     check(
-        stage, lambda m: m.remap_unet(part(compvis.UNET, m.select_ema(tensors))), wanted(ema=True)["unet"],
+        stage, lambda m: m.remap_unet(tensors_of("unet", m.select_ema(tensors))), wanted("unet", ema=True),
         "remap_unet of the U-Net in select_ema(state_dict)",
     )
 
@@ -364,48 +280,36 @@ def test_unet_of_averages(stage):
     ],
 )
 def test_unknown_name_in_the_unet(stage, name):
-    tensors = unet_tensors() | {name: torch.zeros(1)}
+    check_unknown(stage, "unet", name)
+
+
+both = pytest.mark.parametrize("part", [pytest.param("vae", marks=autoencoder), pytest.param("unet", marks=unet)])
+
+
+@both
+@settings(max_examples=5)
+@given(random=st.randoms(use_true_random=False))
+def test_order_of_the_names_does_not_matter(stage, part, random):
+    tensors = list(tensors_of(part, checkpoint(TINY)).items())
+    random.shuffle(tensors)
     check(
-        stage, lambda m: error_of(lambda: m.remap_unet(tensors)) != "no ValueError", True,
-        f"whether remap_unet(state_dict) raises a ValueError for {name}", hint="leave no tensor out without saying so.",
+        stage, f"remap_{part}(state_dict)", wanted(part, TINY), f"remap_{part}(state_dict) with names in another order",
+        state_dict=dict(tensors),
     )
 
 
-@pytest.mark.exercise("10.2", "10.3")
-@settings(max_examples=5)
-@given(st.randoms(use_true_random=False))
-def test_order_of_the_names_does_not_matter(stage, random):
-    for name, prefix in (("remap_vae", compvis.VAE), ("remap_unet", compvis.UNET)):
-        tensors = list(part(prefix, checkpoint(TINY)).items())
-        random.shuffle(tensors)
-        check(
-            stage, lambda m: getattr(m, name)(dict(tensors)), wanted(TINY)[name.removeprefix("remap_")],
-            f"{name}(state_dict) with the names in another order",
-        )
-
-
-@pytest.mark.exercise("10.2", "10.3")
-def test_names_and_shapes_of_stable_diffusion(stage):
+@both
+def test_names_and_shapes_of_stable_diffusion(stage, part):
     """At full size, without any numbers."""
-    config = ModelConfig(VAEConfig(), CLIPConfig(), UNetConfig())
-
-    def empty(entries):
-        return {name: torch.empty(shape, device="meta") for name, shape in entries}
-
-    tensors = {"vae": empty(compvis.vae_entries(config.vae)), "unet": empty(compvis.unet_entries(config.unet))}
-    prefixed = {compvis.VAE + name: tensor for name, tensor in tensors["vae"].items()}
-    prefixed |= {compvis.UNET + name: tensor for name, tensor in tensors["unet"].items()}
-    theirs = compvis.wanted(prefixed, config)
-    for name, count in (("vae", 248), ("unet", 686)):
-
-        def run(module):
-            remapped = getattr(module, f"remap_{name}")(tensors[name])
-            return {"how many": len(remapped)} | {n: tuple(t.shape) for n, t in remapped.items()}
-
-        check(
-            stage, run, {"how many": count} | {n: tuple(t.shape) for n, t in theirs[name].items()},
-            f"names and shapes of remap_{name}(state_dict) at the size of Stable Diffusion 1.5",
-        )
+    config = {"vae": VAEConfig(), "unet": UNetConfig()}[part]
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in compvis.entries(part, config)}
+    theirs = compvis.wanted(part, {PREFIXES[part] + name: tensor for name, tensor in tensors.items()}, config)
+    assert len(theirs) == {"vae": 248, "unet": 686}[part]
+    check(
+        stage, lambda m: {name: tuple(t.shape) for name, t in getattr(m, f"remap_{part}")(tensors).items()},
+        {name: tuple(tensor.shape) for name, tensor in theirs.items()},
+        f"names and shapes of remap_{part}(state_dict) at the size of Stable Diffusion 1.5",
+    )
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -418,38 +322,29 @@ class Pair(nn.Module):
         self.second = nn.Conv2d(2, 2, 1, bias=False)
 
 
-def pair_weights():
-    return {"first.weight": rand(2, 3), "first.bias": rand(2, seed=1), "second.weight": rand(2, 2, 1, 1, seed=2)}
+def pair_weights(dtype=torch.float64, without=""):
+    weights = {"first.weight": rand(2, 3), "first.bias": rand(2, seed=1), "second.weight": rand(2, 2, 1, 1, seed=2)}
+    return {name: tensor.to(dtype) for name, tensor in weights.items() if name != without}
 
 
 @loading
-def test_weights_are_copied(stage):
+@pytest.mark.parametrize(
+    ("model_dtype", "file_dtype"), [("float64", "float64"), ("float32", "float16"), ("bfloat16", "float32")]
+)
+def test_weights_are_copied(stage, model_dtype, file_dtype):
+    weights, dtype = pair_weights(getattr(torch, file_dtype)), getattr(torch, model_dtype)
+
     def run(module):
-        model, weights = Pair().double(), pair_weights()
-        module.load_weights(model, weights)
-        for tensor in weights.values():
+        model, file = Pair().to(dtype), {name: tensor.clone() for name, tensor in weights.items()}
+        module.load_weights(model, file)
+        for tensor in file.values():
             tensor.zero_()
         return model.state_dict()
 
     check(
-        stage, run, pair_weights(), "the parameters after load_weights(model, state_dict)",
+        stage, run, {name: tensor.to(dtype) for name, tensor in weights.items()},
+        f"the parameters after load_weights(model in {model_dtype}, state_dict in {file_dtype})",
         hint="every tensor is copied into the parameter of its name; the model does not share memory with the file.",
-    )
-
-
-@loading
-@pytest.mark.parametrize(("model_dtype", "file_dtype"), [("float32", "float16"), ("bfloat16", "float32")])
-def test_model_keeps_its_dtype(stage, model_dtype, file_dtype):
-    weights = {name: tensor.to(getattr(torch, file_dtype)) for name, tensor in pair_weights().items()}
-
-    def run(module):
-        model = Pair().to(getattr(torch, model_dtype))
-        module.load_weights(model, weights)
-        return model.state_dict()
-
-    check(
-        stage, run, {name: tensor.to(getattr(torch, model_dtype)) for name, tensor in weights.items()},
-        f"load_weights(model in {model_dtype}, state_dict in {file_dtype})",
     )
 
 
@@ -469,24 +364,14 @@ def test_parameters_stay_the_same_and_trainable(stage):
     )
 
 
-def broken(change):
-    weights = pair_weights()
-    change(weights)
-    return weights
-
-
-PROBLEMS = {
-    "missing": (broken(lambda w: w.pop("first.bias")), ["first.bias"]),
-    "unexpected": (broken(lambda w: w.update(third=rand(2))), ["third"]),
-    "wrong shape": (
-        broken(lambda w: w.update({"second.weight": rand(2, 2)})), ["second.weight", "(2, 2, 1, 1)", "(2, 2)"]
-    ),
-    "too large": (broken(lambda w: w.update({"first.bias": rand(3)})), ["first.bias", "(2,)", "(3,)"]),
-    "a shape that would broadcast": (
-        broken(lambda w: w.update({"first.bias": rand(1)})), ["first.bias", "(2,)", "(1,)"]
-    ),
+PROBLEMS = {  # weights, and what the error has to mention
+    "missing": (pair_weights(without="first.bias"), ["first.bias"]),
+    "unexpected": (pair_weights() | {"third": rand(2)}, ["third"]),
+    "wrong shape": (pair_weights() | {"second.weight": rand(2, 2)}, ["second.weight", "(2, 2, 1, 1)", "(2, 2)"]),
+    "too large": (pair_weights() | {"first.bias": rand(3)}, ["first.bias", "(2,)", "(3,)"]),
+    "a shape that would broadcast": (pair_weights() | {"first.bias": rand(1)}, ["first.bias", "(2,)", "(1,)"]),
     "under another name": (
-        broken(lambda w: w.update({"second.kernel": w.pop("second.weight")})), ["second.weight", "second.kernel"]
+        pair_weights(without="second.weight") | {"second.kernel": rand(2, 2, 1, 1)}, ["second.weight", "second.kernel"]
     ),
 }
 
@@ -534,75 +419,48 @@ def test_long_lists_of_problems_stay_short(stage):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A safetensors file with CompVis' names, and beside it the folder of configs that diffusers wants."""
+    """A safetensors file with CompVis' names, and how diffusers opens it: with a folder of configs beside it."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    made = pipeline("text", "ddim", TINY)
-    made.save_config(folder / "diffusers")
-    for name in ("unet", "vae"):
-        getattr(made, name).save_config(folder / "diffusers" / name)
-    made.text_encoder.config.save_pretrained(folder / "diffusers" / "text_encoder")
-    made.scheduler.save_pretrained(folder / "diffusers" / "scheduler")
-    made.tokenizer.save_pretrained(folder / "diffusers" / "tokenizer")
-    path = folder / "model.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in checkpoint(TINY).items()}, path)
-    return path
-
-
-def loaded(module, blocks, config, tensors):
-    """The three models, filled by the functions under test."""
-    parts = module.split_checkpoint(tensors)
-    models = {
-        "vae": blocks[5].VAE(config.vae), "text_encoder": blocks[6].CLIPTextEncoder(config.clip),
-        "unet": blocks[7].UNet(config.unet),
-    }
-    module.load_weights(models["vae"], module.remap_vae(parts["vae"]))
-    module.load_weights(models["text_encoder"], module.remap_clip(parts["clip"]))
-    module.load_weights(models["unet"], module.remap_unet(parts["unet"]))
-    return models
+    pipeline("text", "ddim", TINY).save_pretrained(folder / "diffusers")
+    for weights in (folder / "diffusers").rglob("*.safetensors"):  # only the configs are wanted
+        weights.unlink()
+    save_file(checkpoint(TINY), folder / "model.safetensors")
+    config = {"config": str(folder / "diffusers"), "local_files_only": True}
+    return lambda kind, **kwargs: kind.from_single_file(folder / "model.safetensors", **config, **kwargs)
 
 
 @pytest.mark.exercise("10.2", "10.3", "10.4")
 @pytest.mark.limit(60)
 def test_the_file_draws_the_picture_of_diffusers(stage, blocks, file):
-    configs = str(file.parent / "diffusers")
-    theirs = StableDiffusionPipeline.from_single_file(file, config=configs, local_files_only=True)
+    picture = Picture("text", steps=3)
+    theirs = file(StableDiffusionPipeline)
     theirs.set_progress_bar_config(disable=True)
-    picture = theirs(
-        PROMPTS[:2], negative_prompt=NEGATIVE_PROMPTS[:2], height=16, width=24, num_inference_steps=3,
-        generator=seeded(),
-        output_type="pt",
-    ).images
 
     def run(module):
-        parts = our_parts(blocks, TINY) | loaded(module, blocks, TINY, checkpoint(TINY))
-        (noise,), _ = drawn(1, latent_shape(2, 16, 24, TINY))
-        model = our_pipeline(blocks[9], parts)
-        sampling = blocks[9].Sampling(num_steps=3)
-        return unit_range(blocks[9].text_to_image(model, PROMPTS[:2], NEGATIVE_PROMPTS[:2], noise, sampling))
+        parts, tensors = our_parts(blocks, TINY), module.split_checkpoint(checkpoint(TINY))
+        for name, part in (("vae", "vae"), ("text_encoder", "clip"), ("unet", "unet")):
+            module.load_weights(parts[name], getattr(module, f"remap_{part}")(tensors[part]))
+        return picture.ours(blocks[9], parts)
 
     check(
-        stage, run, picture, "a picture with the weights of the file, beside diffusers' from_single_file",
+        stage, run, picture.theirs(theirs), "a picture with the weights of the file, beside diffusers' from_single_file",
         tolerance=1e-5,  # float32
     )
 
 
 @pytest.mark.exercise("10.1", "10.3", "10.4")
 @pytest.mark.limit(60)
+@torch.no_grad()
 def test_averages_of_the_file_predict_the_noise_of_diffusers(stage, blocks, file):
-    theirs = UNet2DConditionModel.from_single_file(
-        file, config=str(file.parent / "diffusers"), subfolder="unet", extract_ema=True, local_files_only=True
-    )
     latents, context = rand(2, 4, 6, 4, dtype=torch.float32), rand(2, 5, 12, seed=1, dtype=torch.float32)
     timesteps = torch.tensor([3, 981])
-    with torch.no_grad():
-        noise = theirs(latents, timesteps, context).sample
+    noise = file(UNet2DConditionModel, subfolder="unet", extract_ema=True)(latents, timesteps, context).sample
 
     def run(module):
         model = blocks[7].UNet(TINY.unet)
         tensors = module.split_checkpoint(module.select_ema(checkpoint(TINY)))["unet"]
         module.load_weights(model, module.remap_unet(tensors))
-        with torch.no_grad():
-            return model(latents, timesteps, context)
+        return model(latents, timesteps, context)
 
     check(
         stage, run, noise, "the noise predicted with averages, beside diffusers' from_single_file(extract_ema=True)",
