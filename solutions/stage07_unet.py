@@ -68,7 +68,7 @@ def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 100
     dtype = torch.float64 if timesteps.dtype == torch.float64 else torch.float32
     half = channels // 2
     exponents = torch.arange(half, dtype=dtype, device=timesteps.device) / half
-    frequencies = max_period ** -exponents
+    frequencies = max_period ** (-exponents)
     angles = timesteps.to(dtype)[:, None] * frequencies  # (batch, half)
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 

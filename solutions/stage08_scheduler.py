@@ -12,8 +12,8 @@ again. DDIM mixes the guess with the predicted noise; DDPM adds fresh noise; Eul
 of a differential equation; DPM-Solver++(2M) also uses the guess of the step before, and needs fewer steps.
 
 Stable Diffusion's betas are squares of evenly growing numbers. These numbers, sqrt(beta_t), are the standard deviations
-of the noise that the steps add. Between the first and the last, such betas are smaller than evenly growing ones with the
-same two ends, so the noise comes in more slowly.
+of the noise that the steps add. Between the first and the last, such betas are smaller than evenly growing ones with
+the same two ends, so the noise comes in more slowly.
 
 All steppers have the same first five arguments and work on the same latents; what else a sampler needs, fresh noise or
 the last guess, follows behind them. `next_timestep` is the one to arrive at, smaller than `timestep`; -1 stands for the

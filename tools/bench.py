@@ -86,7 +86,10 @@ def load_diffusers(options, device, dtype) -> Callable:
 
     def draw(noise):
         result = pipeline(
-            PROMPT, latents=noise.to(dtype), num_inference_steps=options.steps, guidance_scale=options.scale,
+            PROMPT,
+            latents=noise.to(dtype),
+            num_inference_steps=options.steps,
+            guidance_scale=options.scale,
             output_type="pt",
         )
         return result.images * 2.0 - 1.0
@@ -245,7 +248,9 @@ class BenchOptions(Options):
     device: str = like(Settings, "device", "auto")
     dtype: str = option("auto", "one, or several with commas between them")
     blocks: str = like(Settings, "blocks", "solutions")
-    compile: bool | None = option(None, "1: compiled, 0: as it is; by default both for the small model, as it is for others")
+    compile: bool | None = option(
+        None, "1: compiled, 0: as it is; by default both for the small model, as it is for others"
+    )
     memory: str | None = option(None, "only the peak of memory of one of the two", choices=WHO, hidden=True)
 
 
@@ -270,6 +275,8 @@ def bench(options: BenchOptions) -> int:
         print(own_peak(device))
         return 0
     where = torch.cuda.get_device_name() if device.type == "cuda" else processor()
-    print(f"{where}, torch {torch.__version__}, {torch.get_num_threads()} threads; {options.sampler}; ours / diffusers\n")
+    print(
+        f"{where}, torch {torch.__version__}, {torch.get_num_threads()} threads; {options.sampler}; ours / diffusers\n"
+    )
     print(table(rows))
     return 0

@@ -49,7 +49,7 @@ class Stopwatch(Watch):
         began = time.perf_counter()
         stage.exercise.write_text(text, encoding="utf-8")
         self.wait()
-        return self.known - began
+        return (self.known or began) - began
 
     def wait(self) -> None:
         """Until there is a whole verdict."""

@@ -35,7 +35,7 @@ CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 NOT_PINNED = {"pip", "wheel"}  # they come with every environment
 GPU_ONLY = re.compile(r"nvidia|triton|cuda")
 HEADER = """\
-# Made by `python -m tools.lock` from the ranges in pyproject.toml, with Python {python} on {system} and a torch for a processor:
+# Made by `python -m tools.lock` from pyproject.toml's ranges, with Python {python} on {system} and a torch without CUDA:
 # one version of each package. What another system needs besides, such as colorama on Windows, pip picks by itself.
 # `python -m tools.lock --check` says whether this file and the ranges agree.
 """
@@ -133,7 +133,9 @@ def main(arguments: list[str]) -> int:
         return int(bool(problems))
 
     if sys.version_info[:2] != OLDEST:
-        raise ValueError(f"The lock is made with Python {'.'.join(map(str, OLDEST))}, the oldest that the course runs on.")
+        raise ValueError(
+            f"The lock is made with Python {'.'.join(map(str, OLDEST))}, the oldest that the course runs on."
+        )
     torch = options.torch or pins(before)["torch"]
     for problem in disagreements([r for r in requirements if r.name == "torch"], {"torch": torch}):
         raise ValueError(problem)

@@ -1,6 +1,6 @@
 """A second opinion on the tests: cosmic-ray changes the solutions everywhere, one small change at a time.
 
-Another operator, another number, a condition turned around, a loop that never begins: the tests of the stage must notice
+Another operator, another number, a condition turned around, a loop that never begins: the stage's tests must notice
 each of them. What cannot be noticed is listed in mutation_equivalents.toml with the reason, and counts neither way. The
 results of the last whole run are kept in mutation.md.
 
@@ -114,7 +114,7 @@ def mutation(options: OneStage) -> int:
             def report(index: int, verdict: Verdict) -> None:
                 bar.update()
                 if verdict.failure is None:
-                    bar.write(f"survives: {fair[index]}", file=sys.stdout)
+                    bar.write(f"survives: {fair[index]}", file=sys.stdout)  # noqa: B023 (called in this round)
 
             verdicts = run_versions(versions, report, diagnose=False)
         caught = sum(verdict.failure is not None for verdict in verdicts)

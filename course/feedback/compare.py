@@ -21,7 +21,7 @@ def rand(*shape: int, seed: int = 0, scale: float = 1.0, shift: float = 0.0, dty
 
 
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
-    """The module in float64, eval mode, with every parameter random, so that none is at a value that hides a mistake."""
+    """The module in float64, eval mode, every parameter random, so that none has a value that hides a mistake."""
     generator = torch.Generator().manual_seed(seed)
     module = module.double().eval()
     with torch.no_grad():
@@ -177,7 +177,9 @@ def elements(actual: Tensor, expected: Tensor, different: Tensor) -> str:
     where = different.nonzero()
     index = tuple(where[0].tolist()) if len(where) else (0,) * actual.ndim
     share = f"{len(where)} of {actual.numel()} numbers of shape {tuple(actual.shape)} differ"
-    return f"  {share}; the first at [{', '.join(map(str, index))}]: {both(actual[index].item(), expected[index].item())}"
+    return (
+        f"  {share}; the first at [{', '.join(map(str, index))}]: {both(actual[index].item(), expected[index].item())}"
+    )
 
 
 def both(actual: float, expected: float) -> str:
@@ -190,7 +192,7 @@ def both(actual: float, expected: float) -> str:
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """||actual - expected|| / ||expected||, in float64; the numerator alone where all that is expected is rounded zeros."""
+    """||actual - expected|| / ||expected||, in float64; the numerator alone where rounded zeros are wanted."""
     a, e = actual.detach().double(), expected.detach().double()
     distance, size = float((a - e).norm()), float(e.norm())
     return distance / size if size > 1e-12 else distance
@@ -246,11 +248,13 @@ def give_weights(module: nn.Module, weights: Mapping[str, Tensor], call: str) ->
     first_names: dict[int, str] = {}
     for name in weights:
         if name not in trainable:
-            raise AssertionError(f"{call}: {name} is a plain tensor; make it an nn.Parameter, so that it can be trained.")
+            raise AssertionError(
+                f"{call}: {name} is a plain tensor; make it an nn.Parameter, so that it can be trained."
+            )
         first = first_names.setdefault(id(trainable[name]), name)
         if first != name:
             raise AssertionError(
-                f"{call}: {first} and {name} are one and the same parameter. Build a layer of its own for each of them; "
+                f"{call}: {first} and {name} are one and the same parameter. Build a layer of its own for each; "
                 "[layer] * 2 holds the same layer twice."
             )
     module.load_state_dict({name: tensor.double() for name, tensor in weights.items()})
@@ -267,7 +271,8 @@ def results_and_gradients(
         names: the parameters' names in the result (theirs -> ours); None: as they are.
     """
     inputs = tuple(
-        x.detach().clone().requires_grad_() if isinstance(x, Tensor) and x.dtype.is_floating_point else x for x in inputs
+        x.detach().clone().requires_grad_() if isinstance(x, Tensor) and x.dtype.is_floating_point else x
+        for x in inputs
     )
     module.zero_grad(set_to_none=True)
     output = module(*inputs)

@@ -91,7 +91,10 @@ def mistakes_behind(error: BaseException, numbers: Sequence[str] = ()) -> list[M
     Args:
         numbers: of the exercises that the test is about: mistakes in them are tried first.
     """
-    return culprits(*error.trial, numbers)[:MOST_NAMED] if hasattr(error, "trial") else []
+    if not hasattr(error, "trial"):
+        return []
+    trial, result = error.trial
+    return culprits(trial, result, numbers)[:MOST_NAMED]
 
 
 def sentences(mistakes: Sequence[Mistake]) -> list[str]:
@@ -124,8 +127,10 @@ def culprits(trial: Trial, result: Result, numbers: Sequence[str]) -> list[Mista
     for passed in reversed(earlier):
         if len(found) < 2 or time.process_time() > end:
             break
-        results = {mistake: attempt(passed, wrong_version(stage, mistake), end) for mistake in found}
-        found = [m for m in found if results[m] is None or passed.is_right(results[m])] or found
+        results = [
+            (m, version and attempt(passed, version, end)) for m in found for version in [wrong_version(stage, m)]
+        ]
+        found = [mistake for mistake, result in results if result is None or passed.is_right(result)] or found
     return found
 
 

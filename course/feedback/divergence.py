@@ -92,7 +92,7 @@ def first_divergence(
     return "  Every part is right on its own and gets the right input: look at what is done with their results."
 
 
-def used_inputs(part: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+def used_inputs(part: Any, inputs: list[Tensor]) -> list[Tensor]:
     """Without what a part of ours may be given and does not look at: the older skips, of a level on the way up."""
     if type(part).__name__ != "UpBlock" or len(inputs) < 4:
         return inputs

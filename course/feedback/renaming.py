@@ -30,15 +30,20 @@ VAE = {
     r"conv_norm_out": "norm_out",
     r"conv_shortcut": "shortcut",
 }
-UNET = {
-    r"(down|up)_blocks\.(\d+)\.resnets\.(\d+)\.": r"\1.\2.residuals.\3.",
-    r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.": r"\1.\2.transformers.\3.",
-    r"(down|up)_blocks\.(\d+)\.(down|up)samplers\.0\.": r"\1.\2.\3sample.",
-    r"mid_block\.resnets\.0": "mid.residual1",
-    r"mid_block\.resnets\.1": "mid.residual2",
-    r"mid_block\.attentions\.0": "mid.transformer",
-    r"conv_norm_out": "norm_out",
-} | RESIDUAL | SPATIAL_TRANSFORMER | TIME_EMBEDDING
+UNET = (
+    {
+        r"(down|up)_blocks\.(\d+)\.resnets\.(\d+)\.": r"\1.\2.residuals.\3.",
+        r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.": r"\1.\2.transformers.\3.",
+        r"(down|up)_blocks\.(\d+)\.(down|up)samplers\.0\.": r"\1.\2.\3sample.",
+        r"mid_block\.resnets\.0": "mid.residual1",
+        r"mid_block\.resnets\.1": "mid.residual2",
+        r"mid_block\.attentions\.0": "mid.transformer",
+        r"conv_norm_out": "norm_out",
+    }
+    | RESIDUAL
+    | SPATIAL_TRANSFORMER
+    | TIME_EMBEDDING
+)
 CLIP = {
     r"(text_model\.)?embeddings\.": "",
     r"(text_model\.)?encoder\.layers\.(\d+)\.": r"layers.\2.",

@@ -307,7 +307,7 @@ def watch_files(events: queue.Queue[Event], stop: threading.Event) -> None:
     WATCHFILES_FORCE_POLLING=1 asks for) takes two saves within a second for one.
     """
     stages = {stage.exercise.name: stage for stage in STAGES}
-    options = dict(watch_filter=None, step=QUIET, debounce=200, poll_delay_ms=100, recursive=False)
+    options: dict[str, Any] = dict(watch_filter=None, step=QUIET, debounce=200, poll_delay_ms=100, recursive=False)
     options |= dict(rust_timeout=1000, yield_on_timeout=True, raise_interrupt=False, stop_event=stop)
     for polling in (None, True):
         try:

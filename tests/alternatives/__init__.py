@@ -1,7 +1,7 @@
 """Right versions of the stages that are written in another way: every test must accept them.
 
-Each file holds the functions and classes that it writes differently. Put behind the solution's text, they take the place
-of those with the same names.
+Each file holds the functions and classes that it writes differently. Put behind the solution's text, they take the
+place of those with the same names.
 """
 
 from pathlib import Path

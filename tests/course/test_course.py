@@ -129,7 +129,7 @@ def test_a_stage_has_several_names(text):
 
 @pytest.mark.parametrize("text", ["0", "11", "", "attend", "3.5", "-1"])
 def test_an_unknown_stage_gets_the_list(text):
-    with pytest.raises(ValueError, match="choose one of 1 group_norm, 2 residual, .* 10 key_remapper"):
+    with pytest.raises(ValueError, match=r"choose one of 1 group_norm, 2 residual, .* 10 key_remapper"):
         find_stage(text)
 
 
@@ -298,7 +298,7 @@ def test_all_stages_load(folder):
     assert len(assemble.for_generating("solutions").load().origin) == 10
     assert set(assemble.for_generating("solutions", fused=True).load().origin.values()) == {"solutions"}
     with pytest.raises(AttributeError):
-        assemble.for_generating("solutions").stage11_more
+        _ = assemble.for_generating("solutions").stage11_more
 
 
 def test_fused_kernels_replace_the_reference_only(folder):
@@ -354,7 +354,8 @@ def test_each_kind_of_failure_is_short_and_names_its_file(folder, tmp_path):
     tests.mkdir()
     for number, text in re.findall(r"# (\d)\n([^#]+)", TESTS_OF_TROUBLE):
         (tests / STAGES[int(number) - 1].test.name).write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "course.learn.plugin", "-c", str(ROOT / "pyproject.toml")]
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "course.learn.plugin"]
+    command += ["-c", str(ROOT / "pyproject.toml")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run([*command, str(tests)], cwd=tmp_path, capture_output=True, text=True, env=environment)
     shown = re.sub(r"(?<=\.py:)\d+", "LINE", result.stdout)

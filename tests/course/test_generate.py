@@ -43,7 +43,7 @@ def model_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def draw(model_folder, tmp_path, capsys, monkeypatch):
-    """draw(*flags) -> (exit code, output, errors); one step, 32x32 pixels, into tmp_path/out.png unless told otherwise."""
+    """draw(*flags) -> (exit code, output, errors); two steps, 32x32 pixels, tmp_path/out.png unless told otherwise."""
     for name in map(variable, Order.rules()):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -212,7 +212,8 @@ def test_half_precision_draws_nearly_the_same(draw, dtype, grey_levels):
 def test_from_repeats_a_picture_to_the_bit(draw, kind, tmp_path):
     Image.effect_noise((64, 64), 90).convert("RGB").save("init.png")
     Image.new("L", (64, 64), 255).save("mask.png")
-    flags = {"text": [], "image": ["--init=init.png", "--strength=0.6"], "inpaint": ["--init=init.png", "--mask=mask.png"]}
+    init = "--init=init.png"
+    flags = {"text": [], "image": [init, "--strength=0.6"], "inpaint": [init, "--mask=mask.png"]}
     prompt = "--prompt=quotes \" ' dollars $HOME `id`\nnew line 🎈"
     draw(prompt, "--sampler=ddpm", "--scale=3.5", "--negative=fog", *flags[kind])
     settings_of = pictures.read_settings("out.png")
@@ -630,7 +631,7 @@ def test_damaged_files_of_the_old_format(tmp_path):
             checkpoint.read_tensors(path)
         except ValueError as error:
             refused += 1
-            assert len(str(error).splitlines()) == 1 and "old.ckpt" in str(error)
+            assert len(str(error).splitlines()) == 1 and "old.ckpt" in str(error)  # noqa: PT017 (some do open)
     assert refused > len(damaged) / 2
 
 
@@ -790,7 +791,8 @@ def test_pictures_that_come_back_as_nothing(draw, mine):
 @pytest.mark.parametrize("where", ["at the top", "inside"])
 @pytest.mark.parametrize("word", ["exit()", "raise SystemExit(0)", "raise GeneratorExit"])
 def test_a_block_that_ends_the_program(draw, mine, where, word):
-    path = mine(2, '    return x * torch.sigmoid(x)', f'    {word if where == "inside" else ""}\n    return x * torch.sigmoid(x)')
+    line = "    return x * torch.sigmoid(x)"
+    path = mine(2, line, f"    {word if where == 'inside' else ''}\n{line}")
     if where == "at the top":
         path.write_text(f"{path.read_text()}\n{word}\n")
     code, _, errors = draw("--blocks=auto")
@@ -870,7 +872,8 @@ def test_no_heavy_library_on_the_way_to_a_picture(model_folder, tmp_path):
     command += [f"--checkpoint={model_folder / 'model.safetensors'}", f"--out={tmp_path / 'out.png'}", "--device=cpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "import time:" in line}
+    lines = [line for line in done.stderr.splitlines() if "import time:" in line]
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in lines}
     assert "torch" in imported
     assert not imported & {"diffusers", "transformers", "accelerate", "matplotlib", "hypothesis", "pytest", "pandas"}
 

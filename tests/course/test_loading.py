@@ -63,7 +63,7 @@ def test_diffusers_reads_what_is_exported(config):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A checkpoint in float32, once as .safetensors and once as .ckpt: 206 MB, of which one U-Net's half is not read."""
+    """A checkpoint in float32, once as .safetensors and once as .ckpt: 206 MB; half of the U-Net's is not read."""
     folder = tmp_path_factory.mktemp("larger")
     config = tiny_config()
     config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, channels=(128, 192, 320)))

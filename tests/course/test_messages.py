@@ -1,7 +1,7 @@
 """What a learner sees when a test fails.
 
-The screens of ten wrong versions are kept in tests/course/golden/, their measured numbers replaced by #. After a deliberate
-change of the texts, UPDATE_GOLDEN=1 writes them anew.
+The screens of ten wrong versions are kept in tests/course/golden/, their measured numbers replaced by #. After a
+deliberate change of the texts, UPDATE_GOLDEN=1 writes them anew.
 """
 
 import os

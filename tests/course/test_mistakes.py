@@ -51,7 +51,7 @@ def version(number, name):
 
 
 def message(module, run, expected, **kwargs):
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (whatever it is)
         check(module, run, expected, "the call", **kwargs)
     return "\n".join([*diagnosis.sentences(diagnosis.mistakes_behind(caught.value)), str(caught.value)])
 

@@ -18,7 +18,9 @@ from course.core.stubs import stub_text
 
 LEFT_OUT = (".*", "__pycache__", "runs", "outputs", "*.bak.py")
 CELLS = [
-    cell for cell in json.loads((ROOT / "course.ipynb").read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"
+    cell
+    for cell in json.loads((ROOT / "course.ipynb").read_text(encoding="utf-8"))["cells"]
+    if cell["cell_type"] == "code"
 ]
 
 

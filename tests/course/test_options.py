@@ -113,7 +113,8 @@ def venv(tmp_path, monkeypatch) -> list[list[str]]:
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.touch()
-    for name, value in {"VENV": tmp_path / ".venv", "READY": tmp_path / ".venv" / ".installed", "PYTHON": python}.items():
+    folder = tmp_path / ".venv"
+    for name, value in {"VENV": folder, "READY": folder / ".installed", "PYTHON": python}.items():
         monkeypatch.setattr(setup, name, value)
     monkeypatch.setattr(setup.subprocess, "run", run)
     monkeypatch.delenv("NO_VENV", raising=False)

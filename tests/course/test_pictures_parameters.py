@@ -13,7 +13,7 @@ from PIL import Image
 from course.draw import pictures
 from course.draw.settings import SAMPLERS, Settings
 
-ONE = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')  # name: value or name: "value", up to the comma
+ONE = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')  # name: value, name: "value"
 
 
 def read(text):
@@ -117,7 +117,8 @@ def test_the_strength_of_image_to_image(settings, strength):
     ],
 )
 def test_the_name_of_the_model(checkpoint, model):
-    assert read(pictures.parameters({"prompt": "x", "checkpoint": checkpoint, "steps": 1}, (64, 32)))[2]["Model"] == model
+    settings = {"prompt": "x", "checkpoint": checkpoint, "steps": 1}
+    assert read(pictures.parameters(settings, (64, 32)))[2]["Model"] == model
 
 
 def test_settings_that_are_missing_are_left_out():

@@ -50,7 +50,8 @@ def run(checkpoint, tmp_path, capsys, monkeypatch):
     workspace.write_stubs()
 
     def run(*flags: str) -> tuple[int, str, str]:
-        code = cli.main(["show", f"--checkpoint={checkpoint}", f"--out={tmp_path / 'picture.png'}", "--steps=3", *flags])
+        given = [f"--checkpoint={checkpoint}", f"--out={tmp_path / 'picture.png'}", "--steps=3", *flags]
+        code = cli.main(["show", *given])
         output = capsys.readouterr()
         return code, output.out, output.err.strip()
 

@@ -135,10 +135,12 @@ def run_bench(*flags):
     [
         ("--steps=0", "STEPS=0 is not possible: choose 1 to 500."), ("--steps=x", "STEPS=x is not a whole number."),
         ("--rounds=0", "ROUNDS=0 is not possible"), ("--scale=abc", "SCALE=abc is not a number."),
-        ("--scale=nan", "SCALE=nan is not possible"), ("--sampler=ddpm", "SAMPLER=ddpm is not possible: choose ddim, euler or dpm++2m."),
+        ("--scale=nan", "SCALE=nan is not possible"),
+        ("--sampler=ddpm", "SAMPLER=ddpm is not possible: choose ddim, euler or dpm++2m."),
         ("--width=63", "WIDTH=63 is not possible"), ("--width=100000", "the nearest is 4096"),
         ("--dtype=float32,int8", "DTYPE=int8"), ("--dtype=float32,", "DTYPE="), ("--compile=2", "COMPILE=2"),
-        ("--checkpoint=/etc/hostname", "hostname"), ("--checkpoint=nowhere", "nowhere"), ("--device=cuda:99", "DEVICE=cuda:99"),
+        ("--checkpoint=/etc/hostname", "hostname"), ("--checkpoint=nowhere", "nowhere"),
+        ("--device=cuda:99", "DEVICE=cuda:99"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(monkeypatch, flag, words):

@@ -147,5 +147,5 @@ def test_another_choice_fetches_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("WHICH", "half")
     monkeypatch.setenv("OUT", str(tmp_path / "sd15"))
     monkeypatch.setattr("course.draw.weights.fetch", lambda *args: pytest.fail("it fetched before it refused"))
-    with pytest.raises(ValueError, match="^WHICH=half is not possible: choose ema or full.$"):
+    with pytest.raises(ValueError, match=r"^WHICH=half is not possible: choose ema or full\.$"):
         WeightsOptions.parse([], "weights", "")

@@ -68,7 +68,7 @@ def exercise_at(stage_number: int, line: int) -> str:
     text = find_stage(stage_number).solution.read_text(encoding="utf-8")
     number = ""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.lineno <= line <= node.end_lineno:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.lineno <= line <= (node.end_lineno or 0):
             docstring = ast.get_docstring(node) or ""
             if docstring.startswith("Exercise "):
                 number = docstring.removeprefix("Exercise ").split(":")[0]

@@ -56,8 +56,7 @@ MISTAKES = [
     Mistake(
         "longest-pair-first",
         "best = min(zip(symbols, symbols[1:]), key=lambda pair: self.rank.get(pair, math.inf))",
-        "best = min(zip(symbols, symbols[1:]), "
-        "key=lambda pair: (pair not in self.rank, -len(pair[0] + pair[1])))",
+        "best = min(zip(symbols, symbols[1:]), key=lambda pair: (pair not in self.rank, -len(pair[0] + pair[1])))",
         "the longest pair is merged first. The pair with the lowest rank is.",
     ),
     Mistake(
@@ -77,7 +76,7 @@ MISTAKES = [
     Mistake(
         "first-occurrence-only",
         "if tuple(symbols[i : i + 2]) == best:",
-        'if tuple(symbols[i : i + 2]) == best and best[0] + best[1] not in merged:',
+        "if tuple(symbols[i : i + 2]) == best and best[0] + best[1] not in merged:",
         "the pair is joined only where it first stands. It is joined wherever it stands in the word.",
     ),
     Mistake(
@@ -150,7 +149,7 @@ MISTAKES = [
         "characters-in-place-of-bytes",
         'self.alphabet[byte] for byte in word.encode("utf-8")',
         "self.alphabet.get(ord(c), c) for c in word",
-        "the alphabet is looked up with characters. It has one entry per byte; a character outside of ASCII is several.",
+        "the alphabet is looked up with characters. It has one entry per byte; a character beyond ASCII is several.",
     ),
     Mistake(
         "latin-1",
@@ -184,7 +183,7 @@ MISTAKES = [
     ),
     Mistake(
         "bpe-over-the-whole-text",
-        'for word in words(self.clean(part)):',
+        "for word in words(self.clean(part)):",
         'for word in ["".join(words(self.clean(part)))] if self.clean(part).strip() else []:',
         "all words are split together as one. Each word ends with its own `</w>`.",
     ),

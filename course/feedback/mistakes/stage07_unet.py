@@ -31,7 +31,7 @@ MISTAKES = [
     ),
     Mistake(
         "frequencies-rise",
-        "max_period ** -exponents",
+        "max_period ** (-exponents)",
         "max_period**exponents",
         "the frequencies rise from 1 to max_period. They fall: the exponent is negative.",
     ),
@@ -61,7 +61,7 @@ MISTAKES = [
     ),
     Mistake(
         "max-period-fixed",
-        "max_period ** -exponents",
+        "max_period ** (-exponents)",
         "10000.0 ** -exponents",
         "max_period is always 10000. That is only its default.",
     ),
@@ -281,8 +281,7 @@ MISTAKES = [
     Mistake(
         "skip-added",
         POP,
-        "skip = skips.pop()\n"
-        "            x = torch.cat([x + skip if x.shape == skip.shape else x, skip], dim=1)\n",
+        "skip = skips.pop()\n            x = torch.cat([x + skip if x.shape == skip.shape else x, skip], dim=1)\n",
         "the skip is added to x where their shapes are equal. The two are only concatenated.",
     ),
     Mistake(

@@ -442,7 +442,8 @@ MISTAKES = [
     Mistake(
         "image-to-image-first-steps",
         "timesteps = timesteps[model.schedule.start_index(sampling.num_steps, strength) :]",
-        "timesteps = timesteps[: max(1, sampling.num_steps - model.schedule.start_index(sampling.num_steps, strength))]",
+        "timesteps = timesteps[: max(1, sampling.num_steps - "
+        "model.schedule.start_index(sampling.num_steps, strength))]",
         "image_to_image takes the first steps. It takes the last ones.",
     ),
     Mistake(
@@ -585,7 +586,8 @@ MISTAKES = [
     Mistake(
         "inpaint-fresh-noise",
         "return schedule.add_noise(original, noise, torch.full((len(noise),), timestep))",
-        "return schedule.add_noise(original, draw_noise(noise, sampling.generator), torch.full((len(noise),), timestep))",
+        "fresh = draw_noise(noise, sampling.generator)\n"
+        "        return schedule.add_noise(original, fresh, torch.full((len(noise),), timestep))",
         "the picture is put back with fresh noise in each step. It gets the noise that was passed in.",
     ),
     Mistake(

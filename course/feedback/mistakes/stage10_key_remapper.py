@@ -59,7 +59,7 @@ MISTAKES = [
     Mistake(
         "unet-only",
         "selected = dict(state_dict)",
-        "selected = {name: tensor for name, tensor in state_dict.items() if name.startswith(PREFIXES[\"unet\"])}",
+        'selected = {name: tensor for name, tensor in state_dict.items() if name.startswith(PREFIXES["unet"])}',
         "only the U-Net's tensors are returned. The result has all names of the checkpoint.",
     ),
     Mistake(
@@ -103,8 +103,7 @@ MISTAKES = [
     ),
     Mistake(
         "four-levels",
-        "last = max(int(found[1]) for name in state_dict if "
-        '(found := re.match(r"decoder\\.up\\.(\\d+)\\.", name)))',
+        'last = max(int(found[1]) for name in state_dict if (found := re.match(r"decoder\\.up\\.(\\d+)\\.", name)))',
         "last = 3",
         "the decoder is taken to have four levels. How many there are can be read from the names.",
     ),
@@ -274,7 +273,7 @@ MISTAKES = [
     ),
     Mistake(
         "two-blocks-per-level",
-        'period = min(int(found[1]) for name in state_dict if (found := '
+        "period = min(int(found[1]) for name in state_dict if (found := "
         're.match(r"input_blocks\\.(\\d+)\\.0\\.op\\.", name)))',
         "period = 3",
         "every level is taken to have two blocks. The first downsampling tells how many there are.",
@@ -423,8 +422,8 @@ MISTAKES = [
     ),
     Mistake(
         "another-exception",
-        "        raise ValueError(f\"weights do not fit",
-        "        raise RuntimeError(f\"weights do not fit",
+        '        raise ValueError(f"weights do not fit',
+        '        raise RuntimeError(f"weights do not fit',
         "what does not fit ends in another exception. It is a ValueError.",
     ),
     Mistake(
