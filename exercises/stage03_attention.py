@@ -3,10 +3,10 @@
 A convolution sees a small neighbourhood; attention can see everything. Each position has a query, and each position
 that it may look at has a key and a value, all of them vectors. The dot product of a query and a key says how well the
 two agree. A softmax turns the dot products of one query with all keys into weights, and the result is the sum of the
-values with these weights. (One can think of the query as a question, of the key as a title, and of the value as the text under
-that title.) When queries, keys and values all come from the picture, it is self-attention: the left eye can look at the
-right one. When keys and values come from the prompt, it is cross-attention: only through these layers do words reach
-the picture.
+values with these weights. (One can think of the query as a question, of the key as a title, and of the value as the
+text under that title.) When queries, keys and values all come from the picture, it is self-attention: the left eye can
+look at the right one. When keys and values come from the prompt, it is cross-attention: only through these layers do
+words reach the picture.
 
 Sources: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762, equation 1 and section 3.2.2; Rombach et
 al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022, arXiv:2112.10752, section 3.3 and appendix

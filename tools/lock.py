@@ -35,7 +35,7 @@ CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 NOT_PINNED = {"pip", "wheel"}  # they come with every environment
 GPU_ONLY = re.compile(r"nvidia|triton|cuda")
 HEADER = """\
-# Made by `python -m tools.lock` from pyproject.toml's ranges, with Python {python} on {system} and a torch without CUDA:
+# Made by `python -m tools.lock` from pyproject.toml's ranges, with Python {python} on {system} and torch without CUDA:
 # one version of each package. What another system needs besides, such as colorama on Windows, pip picks by itself.
 # `python -m tools.lock --check` says whether this file and the ranges agree.
 """

@@ -127,11 +127,14 @@ def culprits(trial: Trial, result: Result, numbers: Sequence[str]) -> list[Mista
     for passed in reversed(earlier):
         if len(found) < 2 or time.process_time() > end:
             break
-        results = [
-            (m, version and attempt(passed, version, end)) for m in found for version in [wrong_version(stage, m)]
-        ]
-        found = [mistake for mistake, result in results if result is None or passed.is_right(result)] or found
+        found = [mistake for mistake in found if passes(passed, wrong_version(stage, mistake), end)] or found
     return found
+
+
+def passes(trial: Trial, version: ModuleType | None, end: float) -> bool:
+    """Whether a wrong version passes a trial, or there is no time left to tell."""
+    result = attempt(trial, version, end) if version else None
+    return result is None or trial.is_right(result)
 
 
 def stage_of(module: ModuleType) -> Stage | None:
