@@ -1,8 +1,10 @@
 """Stage 6 against transformers' CLIPTokenizer and CLIPTextModel."""
 
+import copy
 import functools
 import math
 import random
+import re
 import unicodedata
 from collections import Counter
 
@@ -13,14 +15,14 @@ from hypothesis import strategies as st
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
-from torch.nn.functional import layer_norm
 from transformers import CLIPTokenizer
 
 from course.core.config import CLIPConfig
 from course.feedback import renaming
-from course.feedback.compare import check, give_weights, rand, results_and_gradients
+from course.feedback.compare import TOLERANCE, check, name_of, rand, shortened
 from course.feedback.divergence import CLIP_PARTS, first_divergence
 from tests.stages import reference
+from tests.stages.blocks import check_block, make_block
 
 bpe = pytest.mark.exercise("6.1")
 tokenize = pytest.mark.exercise("6.2")
@@ -30,6 +32,12 @@ layer = pytest.mark.exercise("6.5")
 encoder = pytest.mark.exercise("6.6")
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def one_per_text(table):
+    """The rows of a table (name, texts, more columns) as parameters, one test for each of the texts."""
+    return [pytest.param(text, *more, id=f"{name}: {text!a:.20}") for name, texts, *more in table for text in texts]
+
 
 # --- byte-pair encoding ----------------------------------------------------------------------------------------------
 
@@ -46,91 +54,46 @@ def their_bpe(word, merges, alphabet):
 
 
 def check_bpe(stage, word, merges, hint="", alphabet="abcdefghijklmnopqrstuvwxyz"):
-    vocab = vocabulary_of(merges, alphabet)
     check(
-        stage, lambda m: list(m.Tokenizer(vocab, merges).bpe(word)), their_bpe(word, merges, alphabet),
-        f"Tokenizer(vocab, merges={shortened(merges)}).bpe({word!r})", hint=hint,
+        stage, "list(Tokenizer(vocab, merges).bpe(word))", their_bpe(word, merges, alphabet),
+        f"Tokenizer(vocab, merges={shortened(str(merges))}).bpe({word!r})", hint=hint,
+        vocab=vocabulary_of(merges, alphabet), merges=merges, word=word,
     )
 
 
-def shortened(merges):
-    return str(merges) if len(merges) <= 6 else f"[{', '.join(map(str, merges[:6]))}, ...]"
+BPE_CASES = [  # words; the merge list; what a difference means
+    ("without merges every character is a symbol", ["a", "ab", "carpet"], "",
+     "the last symbol, and only that, ends with </w>."),
+    ("one merge", ["cat"], "c a", "neighbours that the merge list knows become one symbol."),
+    ("the end of a word is part of the last symbol", ["at"], "a t",
+     "('a', 't') is not ('a', 't</w>'): add </w> before you merge."),
+    ("car is not carpet", ["car", "carpet", "scar"], "c a, ca r</w>, ca r, p e, pe t</w>",
+     "a merged symbol can be merged again; </w> tells a whole word from the beginning of a longer one."),
+    ("the lowest rank goes first", ["abc"], "b c</w>, a b",
+     "not from left to right: of all pairs in the word, the one that comes first in the merge list."),
+    ("the ranks are compared again after each merge", ["abcd"], "a b, c d</w>, b c, ab cd</w>",
+     "one pass through the merge list, or through the word, is not enough in general."),
+    ("a pair is joined wherever it stands", ["abxabyab"], "a b, ab x",
+     "join all places before you look for the next pair; 'b</w>' at the end is another symbol."),
+    ("overlapping pairs are joined from the left", ["aaa", "aaaa", "aaaaa", "aaaaaa"], "a a, aa aa, aa a</w>",
+     "go on behind the pair that was joined."),
+    ("a pair whose symbols look alike", ["abab"], "a b, b a",
+     "compare whole symbols; do not replace text inside of them."),
+    ("a very long word", ["abc" * 100], "a b, c ab",
+     "numbers are compared with < or ==; `is` asks whether they are one object, which only small ones are."),
+]
 
 
 @bpe
-@pytest.mark.parametrize("word", ["a", "ab", "carpet"])
-def test_without_merges_every_character_is_a_symbol(stage, word):
-    check_bpe(stage, word, [], hint="the last symbol, and only that, ends with </w>.")
-
-
-@bpe
-def test_one_merge(stage):
-    check_bpe(stage, "cat", [("c", "a")], hint="neighbours that the merge list knows become one symbol.")
-
-
-@bpe
-def test_the_end_of_a_word_is_part_of_the_last_symbol(stage):
-    check_bpe(stage, "at", [("a", "t")], hint="('a', 't') is not ('a', 't</w>'): add </w> before you merge.")
-
-
-@bpe
-@pytest.mark.parametrize("word", ["car", "carpet", "scar"])
-def test_car_is_not_carpet(stage, word):
-    check_bpe(
-        stage, word, [("c", "a"), ("ca", "r</w>"), ("ca", "r"), ("p", "e"), ("pe", "t</w>")],
-        hint="a merged symbol can be merged again; </w> tells a whole word from the beginning of a longer one.",
-    )
-
-
-@bpe
-def test_the_lowest_rank_goes_first(stage):
-    check_bpe(
-        stage, "abc", [("b", "c</w>"), ("a", "b")],
-        hint="not from left to right: of all pairs in the word, the one that comes first in the merge list.",
-    )
-
-
-@bpe
-def test_the_ranks_are_compared_again_after_each_merge(stage):
-    check_bpe(
-        stage, "abcd", [("a", "b"), ("c", "d</w>"), ("b", "c"), ("ab", "cd</w>")],
-        hint="one pass through the merge list, or through the word, is not enough in general.",
-    )
-
-
-@bpe
-def test_a_pair_is_joined_wherever_it_stands(stage):
-    check_bpe(
-        stage, "abxabyab", [("a", "b"), ("ab", "x")],
-        hint="join all places before you look for the next pair; 'b</w>' at the end is another symbol.",
-    )
-
-
-@bpe
-@pytest.mark.parametrize("word", ["aaa", "aaaa", "aaaaa", "aaaaaa"])
-def test_overlapping_pairs_are_joined_from_the_left(stage, word):
-    check_bpe(stage, word, [("a", "a"), ("aa", "aa"), ("aa", "a</w>")], hint="go on behind the pair that was joined.")
-
-
-@bpe
-def test_a_pair_whose_symbols_look_alike(stage):
-    check_bpe(
-        stage, "abab", [("a", "b"), ("b", "a")], hint="compare whole symbols; do not replace text inside of them."
-    )
+@pytest.mark.parametrize(("word", "merges", "hint"), one_per_text(BPE_CASES))
+def test_bpe(stage, word, merges, hint):
+    check_bpe(stage, word, [tuple(pair.split()) for pair in merges.split(", ") if pair], hint)
 
 
 @bpe
 @given(st.integers(1, 12), st.text("abc", min_size=1, max_size=12), st.integers(0, 2**31))
 def test_any_merge_list(stage, count, word, seed):
     check_bpe(stage, word, random_merges(count, seed), alphabet="abc")
-
-
-@bpe
-def test_a_very_long_word(stage):
-    check_bpe(
-        stage, "abc" * 100, [("a", "b"), ("c", "ab")],
-        hint="numbers are compared with < or ==; `is` asks whether they are one object, which only small ones are.",
-    )
 
 
 def random_merges(count, seed):
@@ -160,38 +123,29 @@ straße café crème brûlée naïve señor über ångström été москва 
 
 @functools.cache
 def learned():
-    """(vocab, merges): a few hundred merges out of TEXT, with the byte alphabet below them."""
+    """The vocab and the merges of a tokenizer: a few hundred merges out of TEXT, with the byte alphabet below them."""
     byte_level = ByteLevel(add_prefix_space=False, use_regex=False)
     words = Counter()
     for word in TEXT.split():
         (spelled, _), = byte_level.pre_tokenize_str(word)
-        words[(*spelled[:-1], f"{spelled[-1]}</w>")] += 1
+        words[f"{' '.join(spelled)}</w>"] += 1
     merges = []
     while len(merges) < 300:
         counts = Counter()
         for word, count in words.items():
-            for pair in zip(word, word[1:]):
+            symbols = word.split()
+            for pair in zip(symbols, symbols[1:]):
                 counts[pair] += count
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)
-        words = Counter({joined(word, best): count for word, count in words.items()})
-    return vocabulary_of(merges, sorted(ByteLevel.alphabet())), merges
-
-
-def joined(word, pair):
-    symbols = []
-    for symbol in word:
-        if symbols and (symbols[-1], symbol) == pair:
-            symbols[-1] += symbol
-        else:
-            symbols.append(symbol)
-    return tuple(symbols)
+        apart = re.compile(rf"(?<!\S){re.escape(' '.join(best))}(?!\S)")
+        words = Counter({apart.sub(lambda _: "".join(best), word): count for word, count in words.items()})
+    return {"vocab": vocabulary_of(merges, sorted(ByteLevel.alphabet())), "merges": merges}
 
 
 @functools.cache
 def their_tokenizer(max_length=77):
-    vocab, merges = learned()
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=max_length)
+    return CLIPTokenizer(**learned(), model_max_length=max_length)
 
 
 def their_ids(text):
@@ -199,168 +153,79 @@ def their_ids(text):
 
 
 def their_rows(prompts, max_length=77):
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     return their_tokenizer(max_length)(prompts, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
 
 
 @functools.cache
-def make_tokenizer(module, *args):
-    vocab, merges = learned()
-    return module.Tokenizer(vocab, merges, *args)
-
-
-@functools.cache
 def names_of_ids():
-    return {i: token for token, i in learned()[0].items()}
+    return {i: token for token, i in learned()["vocab"].items()}
 
 
-def token_names(ids):
+def names(ids):
     return [names_of_ids().get(int(i), i) for i in ids]
 
 
 def check_tokens(stage, text, hint=""):
-    """Compares tokens rather than ids, for a message that can be read."""
-
-    def run(module):
-        return token_names(make_tokenizer(module).tokenize(text))
-
-    def ids(module):
-        return list(make_tokenizer(module).tokenize(text))
-
-    call = f"Tokenizer(vocab, merges).tokenize({text!r})"
-    check(stage, run, token_names(their_ids(text)), f"the tokens of {call}", hint=hint)
-    check(stage, ids, their_ids(text), call, hint="ids are ints.")
+    """Compares tokens rather than ids first, for a message that can be read."""
+    call, wanted = f"Tokenizer(vocab, merges).tokenize({text!r})", their_ids(text)
+    check(stage, f"names({call})", names(wanted), f"the tokens of {call}", hint=hint, names=names, **learned())
+    check(stage, f"list({call})", wanted, call, hint="ids are ints.", **learned())
 
 
-@tokenize
-def test_a_word(stage):
-    check_tokens(stage, "house", hint="find the words, split each with bpe, and look the tokens up in self.vocab.")
-
-
-@tokenize
-def test_words(stage):
-    hint = "words(self.clean(part)) gives the words; spaces are no tokens."
-    check_tokens(stage, "a red house on a green hill", hint=hint)
-
-
-@tokenize
-@pytest.mark.parametrize("text", ["", " ", "\t\n", "\u3000"])
-def test_nothing_at_all(stage, text):
-    check_tokens(stage, text, hint="no words give no tokens: an empty list.")
-
-
-@tokenize
-def test_capital_letters(stage):
-    check_tokens(stage, "A Red HOUSE", hint="self.clean makes them lower case.")
-
-
-@tokenize
-@pytest.mark.parametrize(
-    "text", ["a  red \t\n house ", "a\u00a0red\u3000house", "a\x85red\u2028house"]
-)
-def test_white_space(stage, text):
-    check_tokens(stage, text, hint="any white space, however much of it, only separates words.")
+TOKEN_CASES = [  # texts; what a difference means
+    ("a word", ["house"], "find the words, split each with bpe, and look the tokens up in self.vocab."),
+    ("words", ["a red house on a green hill"], "words(self.clean(part)) gives the words; spaces are no tokens."),
+    ("nothing at all", ["", " ", "\t\n", "\u3000"], "no words give no tokens: an empty list."),
+    ("capital letters", ["A Red HOUSE"], "self.clean makes them lower case."),
+    ("white space", ["a  red \t\n house ", "a\u00a0red\u3000house", "a\x85red\u2028house"],
+     "any white space, however much of it, only separates words."),
+    ("punctuation is a word of its own", ["cat,", "house!!!", "(masterpiece:1.2)", "a.b", "-- a --", "f/1.8"],
+     "let `words` cut the text; splitting at spaces leaves the comma at the cat."),
+    ("every digit is a word of its own", ["4k", "1999", "35mm", "a1b2"], "`words` takes digits one by one."),
+    ("contractions", ["it's", "don't we're they've i'm she'll he'd", "IT'S", "'sun", "rock'n'roll", "''s"],
+     "`words` cuts 's, 't, 're, 've, 'm, 'll and 'd off."),
+    ("letters beyond ASCII are spelled in bytes", ["café", "straße", "москва", "東京", "빨간 집", "naïve señor"],
+     "encode the word as UTF-8, then write each byte as self.alphabet[byte]."),
+    ("digits beyond ASCII", ["Ⅻ", "½²", "٣٤"], "`words` knows them: each is a word of its own."),
+    ("emoji are spelled in bytes", ["🏠", "a 🌲 and a 🐈", "🔥🔥", "👩‍🚀", "❤️"],
+     "an emoji is four bytes of UTF-8; some are several characters."),
+    ("what cannot be seen need not be white space", ["a\x1cb", "a\u200bb", "\ufeffa", "a\x00b"],
+     "leave it to `words` to say what is white space; str.split differs."),
+    ("accents may be characters of their own",
+     ["cafe\u0301", "caf\u00e9", "\u1112\u1161\u11ab", "a\u030angstro\u0308m", "\u212b"],
+     "self.clean composes them (normal form C)."),
+    ("odd capital letters", ["ΣΟΦΌΣ", "İstanbul", "ẞ STRASSE", "ǅ", "'ſ", "K", "ͅ"],
+     "self.clean makes every character lower case by itself."),
+    ("marks written in the prompt",
+     [END, f"a {BEGIN} red", f"a cat.{END}house", f"{END}{END}", f"{BEGIN}a red house{END}", "<|endoftext", "|>",
+      f"e\u0301{END}\u0301", f"x {END.upper()}", "<|EndOfText|>"],
+     "cut the text with MARK.split before anything else; only what is exactly a mark is one token."),
+]
 
 
 @tokenize
-@pytest.mark.parametrize("text", ["cat,", "house!!!", "(masterpiece:1.2)", "a.b", "-- a --", "f/1.8"])
-def test_punctuation_is_a_word_of_its_own(stage, text):
-    check_tokens(stage, text, hint="let `words` cut the text; splitting at spaces leaves the comma at the cat.")
-
-
-@tokenize
-@pytest.mark.parametrize("text", ["4k", "1999", "35mm", "a1b2"])
-def test_every_digit_is_a_word_of_its_own(stage, text):
-    check_tokens(stage, text, hint="`words` takes digits one by one.")
-
-
-@tokenize
-@pytest.mark.parametrize("text", ["it's", "don't we're they've i'm she'll he'd", "IT'S", "'sun", "rock'n'roll", "''s"])
-def test_contractions(stage, text):
-    check_tokens(stage, text, hint="`words` cuts 's, 't, 're, 've, 'm, 'll and 'd off.")
-
-
-@tokenize
-@pytest.mark.parametrize("text", ["café", "straße", "москва", "東京", "빨간 집", "naïve señor"])
-def test_letters_beyond_ascii_are_spelled_in_bytes(stage, text):
-    check_tokens(stage, text, hint="encode the word as UTF-8, then write each byte as self.alphabet[byte].")
-
-
-@tokenize
-@pytest.mark.parametrize("text", ["Ⅻ", "½²", "٣٤"])
-def test_digits_beyond_ascii(stage, text):
-    check_tokens(stage, text, hint="`words` knows them: each is a word of its own.")
-
-
-@tokenize
-@pytest.mark.parametrize("text", ["🏠", "a 🌲 and a 🐈", "🔥🔥", "👩‍🚀", "❤️"])
-def test_emoji_are_spelled_in_bytes(stage, text):
-    check_tokens(stage, text, hint="an emoji is four bytes of UTF-8; some are several characters.")
-
-
-@tokenize
-@pytest.mark.parametrize("text", ["a\x1cb", "a\u200bb", "\ufeffa", "a\x00b"])
-def test_what_cannot_be_seen_need_not_be_white_space(stage, text):
-    check_tokens(stage, text, hint="leave it to `words` to say what is white space; str.split differs.")
-
-
-@tokenize
-@pytest.mark.parametrize(
-    "text", ["cafe\u0301", "caf\u00e9", "\u1112\u1161\u11ab", "a\u030angstro\u0308m", "\u212b"]
-)
-def test_accents_may_be_characters_of_their_own(stage, text):
-    check_tokens(stage, text, hint="self.clean composes them (normal form C).")
-
-
-@tokenize
-@pytest.mark.parametrize("text", ["ΣΟΦΌΣ", "İstanbul", "ẞ STRASSE", "ǅ", "'ſ", "K", "ͅ"])
-def test_odd_capital_letters(stage, text):
-    check_tokens(stage, text, hint="self.clean makes every character lower case by itself.")
-
-
-@tokenize
-@pytest.mark.parametrize(
-    "text",
-    [
-        END, f"a {BEGIN} red", f"a cat.{END}house", f"{END}{END}", f"{BEGIN}a red house{END}", "<|endoftext", "|>",
-        f"e\u0301{END}\u0301", f"x {END.upper()}", "<|EndOfText|>",
-    ],
-)
-def test_marks_written_in_the_prompt(stage, text):
-    check_tokens(
-        stage, text, hint="cut the text with MARK.split before anything else; only what is exactly a mark is one token."
-    )
+@pytest.mark.parametrize(("text", "hint"), one_per_text(TOKEN_CASES))
+def test_tokens(stage, text, hint):
+    check_tokens(stage, text, hint)
 
 
 @tokenize
 def test_a_token_that_the_vocabulary_lacks(stage):
     vocab = {"a": 0, "a</w>": 1, "b": 2, BEGIN: 3, END: 4}
-    wanted = CLIPTokenizer(vocab=vocab, merges=[])("b ba", add_special_tokens=False)["input_ids"]
     check(
-        stage, lambda m: list(m.Tokenizer(vocab, []).tokenize("b ba")), wanted,
-        f"Tokenizer({vocab}, merges=[]).tokenize('b ba')", hint="there is no 'b</w>': it becomes self.end.",
+        stage, "list(Tokenizer(vocab, merges=[]).tokenize('b ba'))",
+        CLIPTokenizer(vocab=vocab, merges=[])("b ba", add_special_tokens=False)["input_ids"],
+        f"Tokenizer({vocab}, merges=[]).tokenize('b ba')", vocab=vocab,
+        hint="there is no 'b</w>': it becomes self.end.",
     )
 
 
 @tokenize
 def test_long_texts_are_not_cut_here(stage):
-    text = "a red house on a green hill " * 30
-    check(
-        stage, lambda m: len(make_tokenizer(m).tokenize(text)), len(their_ids(text)),
-        "len(Tokenizer(vocab, merges).tokenize(text)) with 210 words", hint="__call__ cuts; tokenize gives all tokens.",
-    )
-
-
-# --- rows of ids -----------------------------------------------------------------------------------------------------
-
-
-@tokenize
-@pytest.mark.parametrize("text, wanted", [("a red  House, 42!", "a red house , 4 2 !"), ("Straße 🏠", "straße 🏠"), ("", "")])
-def test_ids_read_back(stage, text, wanted):
-    """Given, but it leans on the ids."""
-    check(
-        stage, lambda m: make_tokenizer(m).decode(make_tokenizer(m)(text)[0]), wanted,
-        f"tokenizer.decode(tokenizer({text!r})[0])", hint="decode itself is given: the ids are to be looked at.",
-    )
+    text, call = "a red house on a green hill " * 30, "len(Tokenizer(vocab, merges).tokenize(text))"
+    hint = "__call__ cuts; tokenize gives all tokens."
+    check(stage, call, len(their_ids(text)), f"{call} with 210 words", hint=hint, text=text, **learned())
 
 
 @tokenize
@@ -370,38 +235,31 @@ def test_the_byte_alphabet_is_complete(stage):
     assert sorted(alphabet) == list(range(256)) and set(alphabet.values()) == set(ByteLevel.alphabet())
 
 
-def check_rows(stage, prompts, call, hint="", max_length=77):
-    args = () if max_length == 77 else (max_length,)
-    check(stage, lambda m: make_tokenizer(m, *args)(prompts), their_rows(prompts, max_length), call, hint=hint)
+# --- rows of ids -----------------------------------------------------------------------------------------------------
+
+
+def check_rows(stage, prompts, about="", hint="", max_length=77):
+    """about: what to say of prompts that are not to be shown."""
+    tokenizer = f"Tokenizer(vocab, merges{'' if max_length == 77 else f', max_length={max_length}'})"
+    call = f"{tokenizer}(prompts) with {about}" if about else f"{tokenizer}({prompts!r})"
+    wanted = their_rows(prompts, max_length)
+    check(stage, f"{tokenizer}(prompts)", wanted, call, hint=hint, prompts=prompts, **learned())
+
+
+ROW_CASES = {
+    "one prompt in a list": (["a red house"], "begin mark, tokens, end mark, and end marks up to 77 in all."),
+    "a prompt without a list":
+        ("a red house", "one prompt is one row: (1, 77). A str is a sequence too, of its characters."),
+    "several prompts": (["a red house", "", "the cat sat on the carpet"], "all rows have 77 ids, so they fit."),
+    "a tuple of prompts": (("a red house", "", "the cat sat on the carpet"), "a tuple is as good as a list."),
+    "the empty prompt": ([""], "a begin mark and 76 end marks."),
+}
 
 
 @rows
-def test_one_prompt_in_a_list(stage):
-    check_rows(
-        stage, ["a red house"], "Tokenizer(vocab, merges)(['a red house'])",
-        hint="begin mark, tokens, end mark, and end marks up to 77 in all.",
-    )
-
-
-@rows
-def test_a_prompt_without_a_list(stage):
-    prompt = "a red house"
-    check(
-        stage, lambda m: make_tokenizer(m)(prompt), their_rows([prompt]), "Tokenizer(vocab, merges)('a red house')",
-        hint="one prompt is one row: (1, 77). A str is a sequence too, of its characters.",
-    )
-
-
-@rows
-def test_several_prompts(stage):
-    prompts = ["a red house", "", "the cat sat on the carpet"]
-    check_rows(stage, prompts, f"Tokenizer(vocab, merges)({prompts})", hint="all rows have 77 ids, so they fit.")
-    check(stage, lambda m: make_tokenizer(m)(tuple(prompts)), their_rows(prompts), "the same with a tuple of prompts")
-
-
-@rows
-def test_the_empty_prompt(stage):
-    check_rows(stage, [""], "Tokenizer(vocab, merges)([''])", hint="a begin mark and 76 end marks.")
+@pytest.mark.parametrize(("prompts", "hint"), ROW_CASES.values(), ids=ROW_CASES.keys())
+def test_rows(stage, prompts, hint):
+    check_rows(stage, prompts, hint=hint)
 
 
 @rows
@@ -409,7 +267,7 @@ def test_the_empty_prompt(stage):
 def test_long_prompts_keep_the_end_mark(stage, words):
     prompt = " ".join(random.Random(words).choices("a b c d e".split(), k=words))
     check_rows(
-        stage, [prompt], f"Tokenizer(vocab, merges)([prompt]) with a prompt of {words} tokens",
+        stage, [prompt], f"a prompt of {words} tokens",
         hint="cut the tokens to 75 first; then add the marks. 75 tokens are not too many.",
     )
 
@@ -418,9 +276,18 @@ def test_long_prompts_keep_the_end_mark(stage, words):
 @pytest.mark.parametrize("max_length", [3, 8, 100])
 def test_other_lengths(stage, max_length):
     prompts = ["a red house on a green hill with a tree", "a", ""]
-    check_rows(
-        stage, prompts, f"Tokenizer(vocab, merges, max_length={max_length})({prompts})", max_length=max_length,
-        hint="self.max_length instead of 77.",
+    check_rows(stage, prompts, max_length=max_length, hint="self.max_length instead of 77.")
+
+
+@rows
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("a red  House, 42!", "a red house , 4 2 !"), ("Straße 🏠", "straße 🏠"), ("", "")]
+)
+def test_ids_read_back(stage, text, wanted):
+    """Given, but it leans on the ids."""
+    check(
+        stage, "Tokenizer(vocab, merges).decode(Tokenizer(vocab, merges)(text)[0])", wanted, text=text, **learned(),
+        hint="decode itself is given: the ids are to be looked at.",
     )
 
 
@@ -465,18 +332,18 @@ def generated_prompts(count):
 @rows
 def test_more_than_a_thousand_prompts(stage):
     prompts = list(generated_prompts(1200))
-    tokenizer = make_tokenizer(stage)
+    tokenizer = stage.Tokenizer(**learned())
     for prompt, ids in zip(prompts, their_ids(prompts)):
         if list(tokenizer.tokenize(prompt)) != ids:
             check_tokens(stage, prompt)
-    check_rows(stage, prompts, "Tokenizer(vocab, merges)(prompts) with 1200 odd prompts")
+    check_rows(stage, prompts, "1200 odd prompts")
 
 
 @rows
 @settings(max_examples=100)
 @given(st.text(alphabet_of_prompts(), max_size=40))
 def test_any_prompt(stage, prompt):
-    check_rows(stage, [prompt], f"Tokenizer(vocab, merges)([{prompt!r}])")
+    check_rows(stage, [prompt])
 
 
 # --- the causal mask -------------------------------------------------------------------------------------------------
@@ -485,10 +352,9 @@ def test_any_prompt(stage, prompt):
 @mask
 @pytest.mark.parametrize("length", [1, 2, 5, 77])
 def test_causal_mask(stage, length):
-    rows_and_columns = range(length)
-    wanted = torch.tensor([[0.0 if j <= i else -math.inf for j in rows_and_columns] for i in rows_and_columns])
+    wanted = torch.tensor([[0.0 if j <= i else -math.inf for j in range(length)] for i in range(length)])
     check(
-        stage, lambda m: m.causal_mask(length), wanted, f"causal_mask({length})",
+        stage, f"causal_mask({length})", wanted,
         hint="row i: 0 in the columns up to i, the diagonal included, and -inf to the right (0 * inf is nan).",
     )
 
@@ -500,49 +366,36 @@ CONFIGS = {
     "one layer": CLIPConfig(vocab_size=50, width=12, hidden_width=20, num_layers=1, num_heads=2, max_length=9),
     "five layers": CLIPConfig(vocab_size=40, width=16, hidden_width=16, num_layers=5, num_heads=8, max_length=20),
 }
-SMALL, ONE_LAYER = CONFIGS["small"], CONFIGS["one layer"]
-every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-either_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-LAYER = "encoder.layers.0."
+SMALL, ONE_LAYER, FIVE_LAYERS = CONFIGS.values()
+RULES = {r"^model\.": ""} | renaming.CLIP
 ROUGH = 1e-3  # for tests of the order of things; an eps that is wrong is the matter of a test of its own
+
+
+class LastHiddenState(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens):
+        return self.model(tokens).last_hidden_state
 
 
 @functools.cache
 def theirs(config):
-    return reference.clip(config)
+    return LastHiddenState(reference.clip(config))
 
 
 def their_layer(config):
-    return theirs(config).encoder.layers[0]
+    return theirs(config).model.encoder.layers[0]
 
 
-@functools.cache
-def weights_of(config):
-    return reference.our_weights(theirs(config), renaming.CLIP)
-
-
-def layer_weights(config):
-    names = (name for name in weights_of(config) if name.startswith("layers.0."))
-    return {name.removeprefix("layers.0."): weights_of(config)[name] for name in names}
-
-
-def layer_names(config):
-    return {
-        name: renaming.our_name(LAYER + name, renaming.CLIP).removeprefix("layers.0.")
-        for name, _ in their_layer(config).named_parameters()
-    }
-
-
-def make_layer(module, config, weights=None):
-    return give_weights(module.CLIPLayer(config), weights or layer_weights(config), "CLIPLayer(config)")
-
-
-def make_encoder(module, config, weights=None):
-    return give_weights(module.CLIPTextEncoder(config), weights or weights_of(config), "CLIPTextEncoder(config)")
-
-
-def shapes(tensors):
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def altered(module, **factors):
+    """A copy whose parameters with one of these words in their names are multiplied."""
+    module = copy.deepcopy(module)
+    for name, parameter in module.named_parameters():
+        for word, factor in factors.items():
+            parameter.data *= factor if word in name else 1
+    return module
 
 
 def text_of(config):
@@ -553,127 +406,57 @@ def causal(length):
     return torch.full((length, length), -math.inf, dtype=torch.float64).triu(1)
 
 
-def no_mask(length):
-    return torch.zeros(length, length, dtype=torch.float64)
+def check_layer(stage, config, theirs, x, mask, **kwargs):
+    check_block(stage, "CLIPLayer(config)", theirs, RULES, names={"config": config}, x=x, mask=mask, **kwargs)
 
 
-class TheirLayer(nn.Module):
-    """Takes a mask like ours."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.layer = their_layer(config)
-
-    def forward(self, x, mask):
-        return self.layer(x, attention_mask=mask[None, None].expand(x.shape[0], -1, -1, -1))
-
-
-def without(weights, *layers):
-    """The same weights, with zeros for some layers: what they add is then nothing."""
-    return {name: tensor * (not name.startswith(layers)) for name, tensor in weights.items()}
-
-
-def their_layer_with(config, weights):
-    wrapped = TheirLayer(config)
-    wrapped.layer = reference.clip(config).encoder.layers[0]
-    wrapped.layer.load_state_dict({name: weights[own] for name, own in layer_names(config).items()})
-    return wrapped
-
-
-@layer
-@every_config
-def test_layer_parameters(stage, config):
-    check(
-        stage, lambda m: shapes(dict(make_layer(m, config).named_parameters())), shapes(layer_weights(config)),
-        f"the parameters of CLIPLayer({text_of(config)})",
-    )
+X, NO_MASK, CAUSAL, NUMBERS = rand(2, 5, SMALL.width), rand(5, 5, scale=0.0), causal(5), rand(5, 5, seed=1)
+NUMBERS[1:, 0] = -math.inf
+LAYER_CASES = {  # factors of parameters; x; mask; tolerance; about the call; what a difference means
+    "the feed-forward part": (
+        {"self_attn": 0}, X, NO_MASK, ROUGH, "with zeros for the attention's weights",
+        "x + fc2(quick_gelu(fc1(norm2(x)))): norm first, quick_gelu between the layers, then the sum."),
+    "the attention part": (
+        {"fc2": 0}, X, NO_MASK, ROUGH, "with zeros for fc2 and for the mask",
+        "x + attention(norm1(x)): norm first, config.num_heads heads, then the sum."),
+    "the mask reaches the attention": (
+        {}, X, CAUSAL, ROUGH, "with a causal mask",
+        "the first token sees only itself: is the mask passed on, and as the mask (not as the context)?"),
+    "the mask is the one given": (
+        {}, X, NUMBERS, ROUGH, "with a mask of ordinary numbers and a few -inf",
+        "the layer takes the mask as it comes and makes none of its own."),
+    "eps of norm1": (
+        {"fc2": 0}, 0.005 * X, CAUSAL, TOLERANCE, "with a nearly flat x and zeros for fc2",
+        "nn.LayerNorm's default eps, 1e-5, is the right one for norm1."),
+    "eps of norm2": (
+        {"self_attn": 0}, 0.005 * X, CAUSAL, TOLERANCE, "with a nearly flat x and zeros for the attention",
+        "nn.LayerNorm's default eps, 1e-5, is the right one for norm2."),
+}
 
 
 @layer
-def test_the_feed_forward_part(stage):
-    weights = without(layer_weights(SMALL), "attention")
-    x = rand(2, 5, SMALL.width)
-    with torch.no_grad():
-        check(
-            stage, lambda m: make_layer(m, SMALL, weights)(x, no_mask(5)),
-            their_layer_with(SMALL, weights)(x, no_mask(5)),
-            "CLIPLayer(config)(x, mask) with zeros for the attention's weights", inputs={"x": x}, tolerance=ROUGH,
-            hint="x + fc2(quick_gelu(fc1(norm2(x)))): norm first, quick_gelu between the layers, then the sum.",
-        )
+@pytest.mark.parametrize(
+    ("factors", "x", "mask", "tolerance", "about", "hint"), LAYER_CASES.values(), ids=LAYER_CASES.keys()
+)
+def test_layer_in_parts(stage, factors, x, mask, tolerance, about, hint):
+    altered_layer = altered(their_layer(SMALL), **factors)
+    check_layer(stage, SMALL, altered_layer, x, mask, tolerance=tolerance, about=about, hint=hint)
 
 
 @layer
-def test_the_attention_part(stage):
-    weights = without(layer_weights(SMALL), "fc2")
-    x = rand(2, 5, SMALL.width)
-    with torch.no_grad():
-        check(
-            stage, lambda m: make_layer(m, SMALL, weights)(x, no_mask(5)),
-            their_layer_with(SMALL, weights)(x, no_mask(5)),
-            "CLIPLayer(config)(x, mask) with zeros for fc2 and for the mask", inputs={"x": x}, tolerance=ROUGH,
-            hint="x + attention(norm1(x)): norm first, config.num_heads heads, then the sum.",
-        )
-
-
-@layer
-def test_the_mask_reaches_the_attention(stage):
-    x = rand(2, 5, SMALL.width)
-    with torch.no_grad():
-        check(
-            stage, lambda m: make_layer(m, SMALL)(x, causal(5))[:, :1], TheirLayer(SMALL)(x[:, :1], no_mask(1)),
-            "CLIPLayer(config)(x, causal_mask)[:, :1]", tolerance=ROUGH,
-            hint="the first token sees only itself: is the mask passed on, and as the mask (not as the context)?",
-        )
-
-
-@layer
-def test_the_mask_is_the_one_given(stage):
-    x, numbers = rand(2, 5, SMALL.width), rand(5, 5, seed=1)
-    numbers[1:, 0] = -math.inf
-    with torch.no_grad():
-        check(
-            stage, lambda m: make_layer(m, SMALL)(x, numbers), TheirLayer(SMALL)(x, numbers),
-            "CLIPLayer(config)(x, mask) with a mask of ordinary numbers and a few -inf",
-            inputs={"x": x, "mask": numbers}, tolerance=ROUGH,
-            hint="the layer takes the mask as it comes and makes none of its own.",
-        )
-
-
-@layer
-@pytest.mark.parametrize(("norm", "silent"), [("norm1", "fc2"), ("norm2", "attention")], ids=["norm1", "norm2"])
-def test_layer_eps(stage, norm, silent):
-    weights = without(layer_weights(SMALL), silent)
-    x = rand(2, 5, SMALL.width, scale=0.005)
-    with torch.no_grad():
-        check(
-            stage, lambda m: make_layer(m, SMALL, weights)(x, causal(5)),
-            their_layer_with(SMALL, weights)(x, causal(5)),
-            f"CLIPLayer(config)(x, mask) with a nearly flat x and zeros for {silent}",
-            hint=f"nn.LayerNorm's default eps, 1e-5, is the right one for {norm}.",
-        )
-
-
-@layer
-@every_config
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_layer(stage, config):
-    x, causal_mask = rand(3, 7, config.width), causal(7)
-    wanted = results_and_gradients(
-        TheirLayer(config), x, causal_mask, names={f"layer.{name}": own for name, own in layer_names(config).items()}
-    )
-    check(
-        stage, lambda m: results_and_gradients(make_layer(m, config), x, causal_mask), wanted,
-        f"CLIPLayer({text_of(config)})(x, mask) and its gradients", tolerance=1e-9,
+    check_layer(
+        stage, config, their_layer(config), rand(3, 7, config.width), causal(7), gradients=True, tolerance=1e-9,
+        about=f"with {text_of(config)}",
     )
 
 
 @layer
 def test_layer_not_contiguous(stage):
     x = rand(2, SMALL.width, 5).transpose(1, 2)
-    with torch.no_grad():
-        check(
-            stage, lambda m: make_layer(m, SMALL)(x, causal(5)), TheirLayer(SMALL)(x, causal(5)),
-            "CLIPLayer(config)(x, mask) with x a transposed view", hint="reshape works where view refuses.",
-        )
+    hint = "reshape works where view refuses."
+    check_layer(stage, SMALL, their_layer(SMALL), x, CAUSAL, about="with x a transposed view", hint=hint)
 
 
 # --- the text encoder ------------------------------------------------------------------------------------------------
@@ -693,11 +476,6 @@ def prompts_of(config):
     return tokens
 
 
-def their_output(config, tokens):
-    with torch.no_grad():
-        return theirs(config)(tokens).last_hidden_state
-
-
 def arguments(part, inputs):
     """Our layers and attentions take a causal mask where theirs may be told in another way."""
     kind = type(part).__name__
@@ -707,129 +485,87 @@ def arguments(part, inputs):
     return [x, causal(x.shape[1])] if kind == "CLIPLayer" else [x, None, causal(x.shape[1])]
 
 
+def make_encoder(module, config):
+    weights = reference.our_weights(theirs(config), RULES)
+    return make_block(module, "CLIPTextEncoder(config)", weights, {"config": config})
+
+
+def check_encoder(stage, config, tokens, model=None, tolerance=1e-9, **kwargs):
+    check_block(
+        stage, "CLIPTextEncoder(config)", model or theirs(config), RULES, names={"config": config}, tokens=tokens,
+        tolerance=tolerance, **kwargs,
+    )
+
+
 def explain_encoder(config, tokens):
     def explain(module):
-        ours = make_encoder(module, config)
-        return first_divergence(
-            theirs(config), lambda: theirs(config)(tokens), ours, lambda: ours(tokens), CLIP_PARTS, arguments
-        )
+        model, ours = theirs(config).model, make_encoder(module, config)
+        return first_divergence(model, lambda: model(tokens), ours, lambda: ours(tokens), CLIP_PARTS, arguments)
 
     return explain
 
 
-def check_encoder(stage, config, tokens, call, **kwargs):
-    with torch.no_grad():
-        check(
-            stage, lambda m: make_encoder(m, config)(tokens), their_output(config, tokens), call, tolerance=1e-9,
-            explain=explain_encoder(config, tokens), inputs={"tokens": tokens}, **kwargs,
-        )
-
-
 @encoder
-@every_config
-def test_encoder_parameters(stage, config):
-    check(
-        stage, lambda m: shapes(dict(make_encoder(m, config).named_parameters())), shapes(weights_of(config)),
-        f"the parameters of CLIPTextEncoder({text_of(config)})",
-    )
-
-
-def check_embeddings(stage, scale, call, **kwargs):
-    """Layers that add nothing: what is left are the embeddings, and final_norm."""
-    weights = without(weights_of(ONE_LAYER), "layers.0.attention", "layers.0.fc2")
-    weights |= {name: tensor * scale for name, tensor in weights.items() if "embedding" in name}
-    tokens = tokens_of(ONE_LAYER)
-    embedded = weights["token_embedding.weight"][tokens] + weights["position_embedding.weight"]
-    wanted = layer_norm(embedded, (12,), weights["final_norm.weight"], weights["final_norm.bias"], eps=1e-5)
-    with torch.no_grad():
-        check(
-            stage, lambda m: make_encoder(m, ONE_LAYER, weights)(tokens), wanted, call, inputs={"tokens": tokens},
-            **kwargs,
-        )
-
-
-@encoder
-def test_tokens_positions_and_final_norm(stage):
-    check_embeddings(
-        stage, 1.0, "CLIPTextEncoder(config)(tokens) with layers that add nothing", tolerance=ROUGH,
-        hint="the embedding of the token plus that of its position, 0, 1, 2, ...; final_norm at the very end.",
-    )
-
-
-@encoder
-def test_final_norm_eps(stage):
-    check_embeddings(
-        stage, 0.01, "CLIPTextEncoder(config)(tokens) with layers that add nothing and small embeddings",
-        hint="nn.LayerNorm's default eps, 1e-5, is the right one for final_norm.",
-    )
-
-
-@encoder
-def test_fewer_tokens_than_positions(stage):
-    tokens = tokens_of(ONE_LAYER, length=4)
-    check_encoder(
-        stage, ONE_LAYER, tokens, "CLIPTextEncoder(config)(tokens) with 4 tokens, where max_length is 9",
-        hint="take only the first positions, and a mask for as many tokens as there are.",
-    )
+@pytest.mark.parametrize(
+    ("scale", "tolerance", "about", "hint"),
+    [
+        (1.0, ROUGH, "with layers that add nothing",
+         "the embedding of the token plus that of its position, 0, 1, 2, ...; final_norm at the very end."),
+        (0.01, TOLERANCE, "with layers that add nothing and small embeddings",
+         "nn.LayerNorm's default eps, 1e-5, is the right one for final_norm."),
+    ],
+    ids=["tokens, positions and final_norm", "eps of final_norm"],
+)
+def test_embeddings(stage, scale, tolerance, about, hint):
+    model = altered(theirs(ONE_LAYER), self_attn=0, fc2=0, embedding=scale)
+    check_encoder(stage, ONE_LAYER, tokens_of(ONE_LAYER), model, tolerance, about=about, hint=hint)
 
 
 @encoder
 def test_the_first_vector_depends_on_the_first_token_only(stage):
     tokens = tokens_of(ONE_LAYER)
-    with torch.no_grad():
-        check(
-            stage, lambda m: make_encoder(m, ONE_LAYER)(tokens)[:, :1], their_output(ONE_LAYER, tokens[:, :1]),
-            "CLIPTextEncoder(config)(tokens)[:, :1]", tolerance=1e-9,
-            hint="the causal mask: token 0 sees only itself, in every layer.",
-        )
-
-
-@encoder
-def test_all_vectors_of_real_prompts(stage):
-    check_encoder(
-        stage, SMALL, prompts_of(SMALL), "CLIPTextEncoder(config)(tokens) with three padded prompts",
-        hint="every layer in turn, with the mask. All 77 rows count: the padding is not masked.",
-    )
-
-
-@encoder
-@every_config
-def test_encoder(stage, config):
-    check_encoder(
-        stage, config, tokens_of(config, batch=3, seed=1), f"CLIPTextEncoder({text_of(config)})(tokens)",
-        hint="every layer once, one after the other, each with the mask; then final_norm.",
-    )
-
-
-class LastHiddenState(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens):
-        return self.model(tokens).last_hidden_state
-
-
-@encoder
-@pytest.mark.parametrize("config", [ONE_LAYER, CONFIGS["five layers"]], ids=["one layer", "five layers"])
-def test_encoder_gradients(stage, config):
-    tokens = tokens_of(config)
-    names = {f"model.{name}": own for name, own in reference.our_names(theirs(config), renaming.CLIP).items()}
     check(
-        stage, lambda m: results_and_gradients(make_encoder(m, config), tokens),
-        results_and_gradients(LastHiddenState(theirs(config)), tokens, names=names),
-        f"CLIPTextEncoder({text_of(config)})(tokens) and its gradients", tolerance=1e-9,
+        stage, lambda m: make_encoder(m, ONE_LAYER)(tokens)[:, :1], theirs(ONE_LAYER)(tokens[:, :1]),
+        "CLIPTextEncoder(config)(tokens)[:, :1]", tolerance=1e-9, inputs={"tokens": tokens},
+        hint="the causal mask: token 0 sees only itself, in every layer.",
+    )
+
+
+EVERY_LAYER = "every layer once, one after the other, each with the mask; then final_norm."
+ENCODER_CASES = {
+    "fewer tokens than positions": (
+        ONE_LAYER, tokens_of(ONE_LAYER, length=4), "with 4 tokens, where max_length is 9",
+        "take only the first positions, and a mask for as many tokens as there are."),
+    "real prompts": (
+        SMALL, prompts_of(SMALL), "with three padded prompts",
+        "every layer in turn, with the mask. All 77 rows count: the padding is not masked."),
+} | {
+    name: (config, tokens_of(config, batch=3, seed=1), f"with {text_of(config)}", EVERY_LAYER)
+    for name, config in CONFIGS.items()
+}
+
+
+@encoder
+@pytest.mark.parametrize(("config", "tokens", "about", "hint"), ENCODER_CASES.values(), ids=ENCODER_CASES.keys())
+def test_encoder(stage, config, tokens, about, hint):
+    check_encoder(stage, config, tokens, about=about, hint=hint, explain=explain_encoder(config, tokens))
+
+
+@encoder
+@pytest.mark.parametrize("config", [ONE_LAYER, FIVE_LAYERS], ids=["one layer", "five layers"])
+def test_encoder_gradients(stage, config):
+    check_encoder(
+        stage, config, tokens_of(config), gradients=True, about=f"with {text_of(config)}",
         hint="both embeddings are trained, too: does anything cut the graph (no_grad, detach, .data)?",
     )
 
 
 @encoder
-@either_dtype
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
 def test_the_encoder_has_the_dtype_of_its_parameters(stage, dtype):
     tokens = tokens_of(ONE_LAYER)
     check(
-        stage, lambda m: make_encoder(m, ONE_LAYER).to(dtype)(tokens).detach(),
-        their_output(ONE_LAYER, tokens).to(dtype),
+        stage, lambda m: make_encoder(m, ONE_LAYER).to(dtype)(tokens).detach(), theirs(ONE_LAYER)(tokens).to(dtype),
         f"CLIPTextEncoder(config).to({dtype})(tokens)",
         tolerance=10 * torch.finfo(dtype).eps,  # weights and results of all layers are rounded: 1 to 2 in all
         hint="causal_mask gives float32: bring it to the dtype of x.",
@@ -841,4 +577,5 @@ def test_the_encoder_has_the_dtype_of_its_parameters(stage, dtype):
 @given(st.integers(1, 4), st.integers(1, 77), st.integers(0, 2**31))
 def test_any_tokens(stage, batch, length, seed):
     tokens = tokens_of(SMALL, batch, length, seed)
-    check_encoder(stage, SMALL, tokens, f"CLIPTextEncoder(config)(tokens) with tokens of shape {tuple(tokens.shape)}")
+    about = f"with tokens of shape {tuple(tokens.shape)}"
+    check_encoder(stage, SMALL, tokens, about=about, explain=explain_encoder(SMALL, tokens))
