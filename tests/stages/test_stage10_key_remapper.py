@@ -2,6 +2,7 @@
 
 import functools
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from course.core.config import ModelConfig, UNetConfig, VAEConfig
+from course.core.config import UNetConfig, VAEConfig
 from course.feedback.compare import check, rand
 from tests.stages import compvis
 from tests.stages.compvis import PREFIXES
@@ -27,8 +28,8 @@ UNETS = {
     "four levels, two blocks": SMALL.unet,
     "two levels, one block": TINY.unet,
     "attention on the deep levels": UNetConfig(
-        channels=(4, 8, 12), attention=(False, True, True), blocks_per_level=1, num_heads=2, context_channels=12,
-        num_groups=2,
+        channels=(4, 8, 12), attention=(False, True, True), blocks_per_level=1, num_groups=2, num_heads=2,
+        context_channels=12,
     ),
     "three blocks, wide then narrow": UNetConfig(
         channels=(8, 4, 4), attention=(True, False, True), blocks_per_level=3, num_heads=2, context_channels=12,
@@ -72,7 +73,7 @@ def check_remap(stage, part, start="", hint="", config=SMALL):
 
     size = getattr(config, part)
     call = f"remap_{part}(state_dict)"
-    whole = f"{call} with {len(size.channels)} levels of {size.blocks_per_level} blocks"
+    whole = f"{call} with {len(size.channels)} levels and blocks_per_level={size.blocks_per_level}"
     check(
         stage, lambda m: only(getattr(m, f"remap_{part}")(tensors)), only(wanted(part, config)),
         f"the part {start}... of {call}" if start else whole, hint=hint, inputs=tensors,
@@ -93,15 +94,6 @@ def names(call, *wanted_names):
     message = error_of(call)
     plain = message.replace("torch.Size", "").replace("([", "(").replace("])", ")").replace("[", "(").replace("]", ")")
     return [name for name in wanted_names if name in plain.replace("(1)", "(1,)").replace("(2)", "(2,)")] or message
-
-
-def check_unknown(stage, part, name):
-    tensors = tensors_of(part, checkpoint()) | {name: torch.zeros(1)}
-    check(
-        stage, lambda m: error_of(lambda: getattr(m, f"remap_{part}")(tensors)) != "no ValueError", True,
-        f"whether remap_{part}(state_dict) raises a ValueError for {name}",
-        hint="leave no tensor out without saying so.",
-    )
 
 
 # --- given: the three parts of a file --------------------------------------------------------------------------------
@@ -219,20 +211,8 @@ def test_part_of_the_autoencoder(stage, start):
 @autoencoder
 @pytest.mark.parametrize("config", VAES.values(), ids=list(VAES))
 def test_whole_autoencoder(stage, config):
-    config = ModelConfig(vae=config, unet=TINY.unet, clip=TINY.clip)
-    check_remap(stage, "vae", hint="take the number of levels from the names.", config=config)
-
-
-@autoencoder
-@pytest.mark.parametrize(
-    "name",
-    [
-        "loss.logvar", "encoder.side.weight", "encoder.mid.block_1.conv_shortcut.weight",
-        "decoder.up.0.block.0.norm.weight", "encoder.down.0.block.0.temb_proj.weight",
-    ],
-)
-def test_unknown_name_in_the_autoencoder(stage, name):
-    check_unknown(stage, "vae", name)
+    hint = "take the number of levels from the names."
+    check_remap(stage, "vae", hint=hint, config=replace(TINY, vae=config))
 
 
 # --- the U-Net -------------------------------------------------------------------------------------------------------
@@ -258,8 +238,8 @@ def test_part_of_the_unet(stage, start):
 @unet
 @pytest.mark.parametrize("config", UNETS.values(), ids=list(UNETS))
 def test_whole_unet(stage, config):
-    config = ModelConfig(unet=config, vae=TINY.vae, clip=TINY.clip)
-    check_remap(stage, "unet", hint="take the number of blocks per level from the names.", config=config)
+    hint = "take the number of blocks per level from the names."
+    check_remap(stage, "unet", hint=hint, config=replace(TINY, unet=config))
 
 
 @pytest.mark.exercise("10.1", "10.3")
@@ -271,19 +251,32 @@ def test_unet_of_averages(stage):
     )
 
 
-@unet
-@pytest.mark.parametrize(
-    "name",
-    [
+# --- both ------------------------------------------------------------------------------------------------------------
+
+UNKNOWN = {
+    "vae": (
+        "loss.logvar", "encoder.side.weight", "encoder.mid.block_1.conv_shortcut.weight",
+        "decoder.up.0.block.0.norm.weight", "encoder.down.0.block.0.temb_proj.weight",
+    ),
+    "unet": (
         "label_emb.0.0.weight", "input_blocks.1.0.in_layers.1.weight",
         "middle_block.1.transformer_blocks.1.norm1.weight",
-    ],
+    ),
+}
+MARKS = {"vae": autoencoder, "unet": unet}
+both = pytest.mark.parametrize("part", [pytest.param(part, marks=mark) for part, mark in MARKS.items()])
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [pytest.param(part, name, marks=MARKS[part]) for part in UNKNOWN for name in UNKNOWN[part]]
 )
-def test_unknown_name_in_the_unet(stage, name):
-    check_unknown(stage, "unet", name)
-
-
-both = pytest.mark.parametrize("part", [pytest.param("vae", marks=autoencoder), pytest.param("unet", marks=unet)])
+def test_unknown_name(stage, part, name):
+    tensors = tensors_of(part, checkpoint()) | {name: torch.zeros(1)}
+    check(
+        stage, lambda m: error_of(lambda: getattr(m, f"remap_{part}")(tensors)) != "no ValueError", True,
+        f"whether remap_{part}(state_dict) raises a ValueError for {name}",
+        hint="leave no tensor out without saying so.",
+    )
 
 
 @both
@@ -443,7 +436,7 @@ def test_the_file_draws_the_picture_of_diffusers(stage, blocks, file):
         return picture.ours(blocks[9], parts)
 
     check(
-        stage, run, picture.theirs(theirs), "a picture with the weights of the file, beside diffusers' from_single_file",
+        stage, run, picture.theirs(theirs), "the picture with the weights of the file, beside diffusers' own",
         tolerance=1e-5,  # float32
     )
 
