@@ -353,28 +353,21 @@ def test_second_step_of_dpm_solver_looks_back(stage):
     )
 
 
-@ddim
-def test_ddim_ends_at_the_first_training_timestep(stage):
-    check_step(
-        stage, "ddim_step(schedule, latents, predicted_noise, 1, -1)", moved(1, 0),
-        hint="-1 counts as timestep 0 here: abar_0, not 1.",
-    )
-
-
 DPM_END = "sigma is 0 at the end and lambda infinite: return the original as guessed now."
 
 
 @pytest.mark.parametrize(
     ("stepper", "more", "hint"),
     [
+        of_ddim("", "-1 counts as timestep 0 here: abar_0, not 1."),
         of_ddpm(", noise", "abar is 1 at the end (schedule.alpha_bar(-1)), so nothing of latents and noise is left."),
         of_euler("", "sigma_next is 0 at the end and abar_next 1."),
         of_dpm("", DPM_END, id="dpm, only step"),
         of_dpm(", 20, last_original", DPM_END, id="dpm, after another step"),
     ],
 )
-def test_the_last_step_gives_the_guess(stage, stepper, more, hint):
-    wanted = original_of(LATENTS, PREDICTED_NOISE, 1)
+def test_the_last_step(stage, stepper, more, hint):
+    wanted = moved(1, 0) if stepper == "ddim_step" else original_of(LATENTS, PREDICTED_NOISE, 1)
     check_step(stage, f"{stepper}(schedule, latents, predicted_noise, 1, -1{more})", wanted, hint=hint)
 
 
