@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.limit(600)]
 
 TOLERANCE = 1e-5  # float32 through up to 60 blocks; measured: 3e-6
 CONFIGS = {"unet": UNetConfig(), "vae": VAEConfig(), "clip": CLIPConfig()}
-ENTRIES = {"unet": compvis.unet_entries, "vae": compvis.vae_entries, "clip": compvis.clip_entries}
 PREFIXES = {"unet": compvis.UNET, "vae": compvis.VAE, "clip": compvis.CLIP}
 RULES = {"unet": renaming.UNET, "vae": renaming.VAE, "clip": renaming.CLIP}
 
@@ -48,7 +47,7 @@ def model_of_diffusers(part):
 
 def both(blocks, part):
     """Our model, filled by our remapper, and theirs, filled by their conversion of the same file."""
-    tensors = compvis.filled(ENTRIES[part](CONFIGS[part]), seed=1)
+    tensors = compvis.filled(compvis.entries(part, CONFIGS[part]), seed=1)
     ours, theirs = empty_model(blocks, part), model_of_diffusers(part)
     remap = getattr(blocks[10], f"remap_{part}")
     ours.load_state_dict(remap(tensors), assign=True)
@@ -69,7 +68,7 @@ def test_names_and_shapes(blocks, part, tensors, millions):
         for name, parameter in model_of_diffusers(part).named_parameters()
     }
     ours = {name: tuple(parameter.shape) for name, parameter in empty_model(blocks, part).named_parameters()}
-    file = {name: torch.empty(shape, device="meta") for name, shape in ENTRIES[part](CONFIGS[part])}
+    file = {name: torch.empty(shape, device="meta") for name, shape in compvis.entries(part, CONFIGS[part])}
     assert len(file) == tensors
     assert round(sum(math.prod(shape) for shape in ours.values()) / 1e6, 2) == millions
     check(blocks[10], lambda _: ours, theirs, f"names and shapes of the {part}'s parameters")
@@ -111,7 +110,7 @@ def test_text_encoder(blocks):
 
 def test_load_weights(blocks):
     """The copying way, from half precision and with the table of positions beside the weights."""
-    tensors = {name: t.half() for name, t in compvis.filled(compvis.clip_entries(CONFIGS["clip"]), seed=1).items()}
+    tensors = {name: t.half() for name, t in compvis.filled(compvis.entries("clip", CONFIGS["clip"]), seed=1).items()}
     file = {compvis.CLIP + name: tensor for name, tensor in tensors.items()}
     file[compvis.CLIP + "text_model.embeddings.position_ids"] = torch.arange(77)[None]
     file |= {compvis.VAE + "quant_conv.bias": torch.zeros(8), compvis.UNET + "out.2.bias": torch.zeros(4)}

@@ -1,4 +1,4 @@
-"""The check that most tests of stages 1 to 7 make: a block of the learner's with the reference's weights gives the same."""
+"""The check that most tests of stages 1 to 7 make: the learner's block with the reference's weights gives the same."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields

@@ -4,7 +4,6 @@ The names are those under which course/training/export.py writes a model; tests/
 diffusers reads them all.
 """
 
-import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -38,9 +37,6 @@ def empty(part: str, config: Any) -> dict[str, Tensor]:
 def entries(part: str, config: Any) -> Entries:
     """CompVis' names of one model's tensors, without the model's prefix, and their shapes."""
     return [(name, tuple(tensor.shape)) for name, tensor in RENAMED[part](empty(part, config), config).items()]
-
-
-vae_entries, clip_entries, unet_entries = (functools.partial(entries, part) for part in MODELS)
 
 
 def filled(entries: Entries, seed: int) -> dict[str, Tensor]:

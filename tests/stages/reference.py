@@ -1,6 +1,7 @@
 """The modules of diffusers and transformers that each block must equal, and their parameters under our names."""
 
 import copy
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ def our_names(module: nn.Module, rules: Rules) -> dict[str, str]:
     return {name: our_name(name, rules) for name, _ in module.named_parameters()}
 
 
-def our_weights(module: nn.Module, rules: Rules = {}) -> dict[str, Tensor]:
+def our_weights(module: nn.Module, rules: Rules = types.MappingProxyType({})) -> dict[str, Tensor]:
     """Their parameters under our names."""
     return {our_name(name, rules): parameter.detach().clone() for name, parameter in module.named_parameters()}
 

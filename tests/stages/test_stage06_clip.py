@@ -139,7 +139,8 @@ def learned():
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)
         apart = re.compile(rf"(?<!\S){re.escape(' '.join(best))}(?!\S)")
-        words = Counter({apart.sub(lambda _: "".join(best), word): count for word, count in words.items()})
+        joined = "".join(best).replace("\\", r"\\")
+        words = Counter({apart.sub(joined, word): count for word, count in words.items()})
     return {"vocab": vocabulary_of(merges, sorted(ByteLevel.alphabet())), "merges": merges}
 
 

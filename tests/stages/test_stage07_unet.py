@@ -220,9 +220,9 @@ def side_by_side(block):
     return reference.called(block, lambda *x: torch.cat([part.flatten(1) for part in block(*x).values()], dim=1))
 
 
-def check_level(stage, kind, config, level, about="", gradients=False, shrink=1.0, x={}, **kwargs):
+def check_level(stage, kind, config, level, about="", gradients=False, shrink=1.0, x=None, **kwargs):
     wanted, rules = their_level(kind, config, level, shrink)
-    given = inputs_of_level(kind, config, level, **x)
+    given = inputs_of_level(kind, config, level, **x or {})
     values = tuple(given.values())
 
     def make(module):

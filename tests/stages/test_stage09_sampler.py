@@ -112,7 +112,7 @@ NOISE = single(2, 4, 3, 5)
 IMAGES = single(2, 3, 6, 10, seed=8, scale=0.4)
 CONTEXT, NEGATIVE_CONTEXT = single(2, 3, 6, seed=1), single(2, 3, 6, seed=2)
 TEXTS = ["a house", "a red tree"], ["", "fog"]
-TIMESTEPS = dict.fromkeys(("ddim", "ddpm", "euler"), [751, 501, 251, 1]) | {"dpm++2m": [801, 601, 401, 201]}
+TIMESTEPS = {name: [751, 501, 251, 1] for name in ("ddim", "ddpm", "euler")} | {"dpm++2m": [801, 601, 401, 201]}
 MASK = torch.zeros(2, 1, 6, 10)
 MASK[0, :, :4, 4:] = 1.0
 MASK[1, :, 1:, 3:8] = 1.0  # begins in the middle of squares: their top left pixels decide
