@@ -197,6 +197,7 @@ def test_other_parameters_are_named(folder):
         ("class GroupNorm: pass", ["group_norm(x, num_", "GroupNorm.__init__(self, num", "GroupNorm.forward(self, x)"]),
         ("def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5): ...", ["GroupNorm;"]),
         ("from torch.nn.functional import group_norm\nGroupNorm = 3", []),
+        ("from course.old import group_norm\nGroupNorm = 3", ["group_norm(x, num_"]),
         ("from elsewhere import *", []),
         ("if True:\n    def group_norm(y): ...\n    class GroupNorm: ...", []),
         ("from .other import group_norm\nclass GroupNorm:\n    __init__ = forward = None", []),
