@@ -67,8 +67,8 @@ def draw_with_mask(scene: Scene, seed: str, light: bool = True) -> tuple[np.ndar
     return picture, np.abs(picture.astype(int) - dark).max(axis=2) > 8
 
 
-def train_light_finder(seed: int = 0, pictures: int = 1600, epochs: int = 4, batch: int = 20) -> LightFinder:
-    """A finder trained from nothing, on pictures of which every fourth has no light; a minute or two on a processor."""
+def train_light_finder(seed: int = 0, pictures: int = 800, epochs: int = 4, batch: int = 20) -> LightFinder:
+    """A finder trained from nothing, on pictures of which every fourth has no light; a minute on a processor."""
     rng = random.Random(f"lights {seed}")
     drawn = [
         draw_with_mask(sample_scene(rng), f"lights {seed} {i}", light=i % 4 > 0)
