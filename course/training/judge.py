@@ -89,7 +89,7 @@ def train_judge(seed: int = 0, pictures: int = 5000, epochs: int = 5, batch: int
 
 
 def halves(images: Tensor) -> Tensor:
-    """(batch, 3, height, width) -> (2 * batch, 3, height, width / 2): left halves, then right ones."""
+    """(batch, 3, height, width) -> (2 * batch, 3, height, width / 2): of each picture left, then right."""
     return torch.stack(images.chunk(2, dim=3), dim=1).flatten(0, 1)
 
 
