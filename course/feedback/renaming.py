@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
+
+from torch import Tensor, nn
 
 Rules = Mapping[str, str]
 
@@ -58,3 +61,13 @@ def our_name(name: str, rules: Rules) -> str:
     for pattern, replacement in rules.items():
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def our_names(module: nn.Module, rules: Rules) -> dict[str, str]:
+    """Their parameter names -> ours."""
+    return {name: our_name(name, rules) for name, _ in module.named_parameters()}
+
+
+def our_weights(module: nn.Module, rules: Rules = MappingProxyType({})) -> dict[str, Tensor]:
+    """Their parameters under our names."""
+    return {our_name(name, rules): parameter.detach().clone() for name, parameter in module.named_parameters()}

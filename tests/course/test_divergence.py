@@ -27,14 +27,14 @@ def changed(number, find, replacement):
 
 def in_the_vae(module):
     theirs = reference.vae(reference.SMALL_VAE)
-    ours = give_weights(module.VAE(reference.SMALL_VAE), reference.our_weights(theirs, renaming.VAE), "VAE(config)")
+    ours = give_weights(module.VAE(reference.SMALL_VAE), renaming.our_weights(theirs, renaming.VAE), "VAE(config)")
     images = rand(2, 3, 12, 8)
     return first_divergence(theirs, lambda: theirs.encode(images), ours, lambda: ours.encode(images), VAE_PARTS)
 
 
 def in_the_unet(module):
     theirs = reference.unet(UNET)
-    ours = give_weights(module.UNet(UNET), reference.our_weights(theirs, renaming.UNET), "UNet(config)")
+    ours = give_weights(module.UNet(UNET), renaming.our_weights(theirs, renaming.UNET), "UNet(config)")
     inputs = rand(2, 4, 4, 6), torch.tensor([7.0, 500.0]).double(), rand(2, 5, 6, seed=1)
 
     def arguments(part, given):

@@ -1,7 +1,6 @@
 """The modules of diffusers and transformers that each block must equal, and their parameters under our names."""
 
 import copy
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -18,17 +17,6 @@ from torch import Tensor, nn
 
 from course.core.config import CLIPConfig, UNetConfig, VAEConfig
 from course.feedback.compare import randomised
-from course.feedback.renaming import Rules, our_name
-
-
-def our_names(module: nn.Module, rules: Rules) -> dict[str, str]:
-    """Their parameter names -> ours."""
-    return {name: our_name(name, rules) for name, _ in module.named_parameters()}
-
-
-def our_weights(module: nn.Module, rules: Rules = types.MappingProxyType({})) -> dict[str, Tensor]:
-    """Their parameters under our names."""
-    return {our_name(name, rules): parameter.detach().clone() for name, parameter in module.named_parameters()}
 
 
 def called(module: nn.Module, forward: Callable[..., Any]) -> nn.Module:

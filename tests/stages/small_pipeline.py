@@ -109,7 +109,7 @@ def our_parts(blocks: Blocks, size: ModelConfig = SMALL) -> dict[str, Any]:
         "text_encoder": (blocks[6].CLIPTextEncoder(size.clip), renaming.CLIP),
     }
     for name, (model, rules) in made.items():
-        model.load_state_dict(reference.our_weights(parts(size)[name], rules))
+        model.load_state_dict(renaming.our_weights(parts(size)[name], rules))
     models = {name: model.float().eval() for name, (model, _) in made.items()}
     return models | {"tokenizer": blocks[6].Tokenizer(vocabulary(), MERGES), "schedule": blocks[8].NoiseSchedule()}
 

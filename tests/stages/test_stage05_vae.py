@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course.core.config import VAEConfig
+from course.feedback import renaming
 from course.feedback.compare import check, give_weights, name_of, rand, results_and_gradients
 from course.feedback.divergence import VAE_PARTS
 from tests.stages import reference
@@ -66,7 +67,7 @@ def parts_of(half, config, shrink=1.0):
 
 def make_half(module, *half):
     text, wanted, rules = parts_of(*half)
-    return make_block(module, text, reference.our_weights(wanted, rules), NAMES)
+    return make_block(module, text, renaming.our_weights(wanted, rules), NAMES)
 
 
 def input_of(half, config, **kwargs):
@@ -276,14 +277,14 @@ THEIR = {"encode": their_encode, "decode": their_decode}
 
 
 def make_vae(module, config):
-    return give_weights(module.VAE(config), reference.our_weights(theirs(config), VAE_PARTS), "VAE(config)")
+    return give_weights(module.VAE(config), renaming.our_weights(theirs(config), VAE_PARTS), "VAE(config)")
 
 
 def check_vae(stage, method, config, x, about="", hint="", gradients=False):
     """VAE(config).encode or .decode on x: names of arguments and their values."""
     values = tuple(x.values())
     wanted = reference.called(theirs(config), lambda *values: THEIR[method](config, *values))
-    names = reference.our_names(wanted, VAE_PARTS)
+    names = renaming.our_names(wanted, VAE_PARTS)
 
     def make(module):
         vae = make_vae(module, config)

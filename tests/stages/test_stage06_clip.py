@@ -487,7 +487,7 @@ def arguments(part, inputs):
 
 
 def make_encoder(module, config):
-    weights = reference.our_weights(theirs(config), RULES)
+    weights = renaming.our_weights(theirs(config), RULES)
     return make_block(module, "CLIPTextEncoder(config)", weights, {"config": config})
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course.core.config import UNetConfig
+from course.feedback import renaming
 from course.feedback.compare import check, name_of, rand, results_and_gradients
 from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
@@ -199,7 +200,7 @@ def their_level(kind, config, level, shrink=1.0):
 def make_level(module, kind, config, level, shrink=1.0):
     """Our block, called like theirs and with the same kind of result."""
     wanted, rules = their_level(kind, config, level, shrink)
-    weights = reference.our_weights(wanted, rules)
+    weights = renaming.our_weights(wanted, rules)
     block = make_block(module, f"{kind}(config, level={level})", weights, {"config": config})
 
     def forward(x, *others):
@@ -233,7 +234,7 @@ def check_level(stage, kind, config, level, about="", gradients=False, shrink=1.
 
     with torch.set_grad_enabled(gradients):
         check(
-            stage, lambda m: result(make(m)), result(wanted, reference.our_names(wanted, rules)),
+            stage, lambda m: result(make(m)), result(wanted, renaming.our_names(wanted, rules)),
             f"{text_of_level(kind, config, level)}{' and its gradients' if gradients else ''}{about and ', ' + about}",
             inputs=given, explain=divergence(make, wanted, rules, *values), **kwargs,
         )
@@ -251,7 +252,7 @@ def test_level_parameters(stage, kind, config, level):
     wanted, rules = their_level(kind, config, level)
     check(
         stage, lambda m: sorted(make_level(m, kind, config, level).state_dict()),
-        sorted(reference.our_weights(wanted, rules)), f"the parameters of {text_of_level(kind, config, level)}",
+        sorted(renaming.our_weights(wanted, rules)), f"the parameters of {text_of_level(kind, config, level)}",
     )
 
 
@@ -344,7 +345,7 @@ def inputs_of(config, batch=2, seed=0, height=1, width=2):
 
 
 def make_unet(module, config, wanted):
-    return make_block(module, "UNet(config)", reference.our_weights(wanted, UNET_PARTS), {"config": config})
+    return make_block(module, "UNet(config)", renaming.our_weights(wanted, UNET_PARTS), {"config": config})
 
 
 def explain_unet(config, wanted, given):
@@ -462,7 +463,7 @@ def test_unet_gradients(stage):
 
     check(
         stage, lambda m: gradients(make_unet(m, MIXED, theirs(MIXED))),
-        gradients(theirs(MIXED), reference.our_names(theirs(MIXED), UNET_PARTS)),
+        gradients(theirs(MIXED), renaming.our_names(theirs(MIXED), UNET_PARTS)),
         f"UNet({text_of(MIXED)})(latents, timesteps, context) and its gradients", tolerance=1e-9,
         hint="every part is trained: does anything cut the graph (no_grad, detach, .data)?",
     )
