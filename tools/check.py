@@ -20,7 +20,7 @@ class CheckOptions(Options):
 STATIC = {
     "style": ("ruff", "check", "--quiet"),
     "format": ("ruff", "format", "--check", "--quiet"),
-    "types": ("pyrefly", "check", "--summary=none"),
+    "types": ("pyrefly", "check", "--summary=none", f"--python-interpreter-path={sys.executable}"),
     "rooms": ("lint-imports", "--no-logo"),
 }
 
