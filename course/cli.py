@@ -52,7 +52,7 @@ COMMANDS = (
              ("STAGE=3", "that stage alone (or STAGE=attention)"),
              ("JSON=1", "also writes the verdicts to result.json"))),
     Command("watch", "course.learn.watch:watch", "test the stage that you work on after each save",
-            (("", "the same after each save, in under a second; keys for hints and pictures"),)),
+            (("", "the same after each save, in about a second; keys for hints and pictures"),)),
     Command("hint", "course.learn.hints:hint", "one more hint for an exercise",
             (("STAGE=3", "one more hint each time, three per exercise (or EXERCISE=3.2)"),), ANYWHERE),
     Command("show", "course.show:show", "draw what your block does",

@@ -22,8 +22,8 @@ class Rule:
 
     Attributes:
         help: what it means.
-        least, most: its bounds, which are allowed themselves; for a text with commas, of each part.
-        above: a bound that is not allowed itself.
+        least, most: the bounds of a number, which are allowed themselves.
+        above: a lower bound that is not allowed itself.
         choices: all that is possible; () if that is not a list.
         usual: a value to begin with, for the message of a refusal.
         empty: whether an empty text is a value; otherwise it counts as not given.
