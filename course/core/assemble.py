@@ -71,6 +71,7 @@ class Blocks:
         filename, source = _source(path, self._overrides.get(number))
         module = ModuleType(f"{self.package}.{stage.module}")
         module.__file__ = filename
+        module.__dict__["__source__"] = source
         module.__package__ = self.package
         sys.modules[module.__name__] = module
         try:

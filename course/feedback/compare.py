@@ -71,6 +71,9 @@ def check(
         run = evaluated(run, given)
     explain = explain if diagnosis.left > 0 else None
     trial = diagnosis.Trial(stage, run, inputs or {}, lambda value: difference(value, expected, tolerance))
+    if diagnosis.comparison:
+        diagnosis.comparison.see(trial)
+        return
     result = trial.of(stage)
     if result.error is not None:
         if explain and type(result.error) is RuntimeError:  # as a rule, shapes that do not fit together
@@ -86,7 +89,6 @@ def check(
     if problem:
         lines = [f"{call}: {problem}", explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
         raise diagnosis.attach(AssertionError("\n".join(filter(None, lines))), trial, result)
-    diagnosis.remember(trial, call)
 
 
 def evaluated(call: str, given: Mapping[str, Any]) -> Callable[[ModuleType], Any]:

@@ -17,8 +17,9 @@ It says {"event": "ready"} once all is imported; and the news of a run are, each
     "tests"     "tests": {name: exercises} in their order
     "begun"     "test": its name
     "failing"   of a test, before there is a text about it
-    "passed", "failed", "to do", "skipped"    of a test; a failure has "text", "mistakes" and "kind" ("stuck",
-                "not loaded" or ""), or instead "cause", if the test ended its process
+    "passed", "failed", "to do", "skipped"    of a test; a failure has "text", "mistakes", "exercise" (the one that is
+                wrong; "" if that is not known) and "kind" ("stuck", "not loaded" or ""), or instead "cause", if the
+                test ended its process
     "over"      there is nothing more to come
 
 This process never computes with torch and never runs the learner's code: its forks do, with one thread each. Where
@@ -128,12 +129,12 @@ class Workshop:
     def warm(self, number: int) -> None:
         """Compiles what a diagnosis needs: the stage's wrong versions. None of it is the learner's."""
         if number not in self.warmed:
-            from course.feedback import diagnosis
             from course.feedback.mistakes import mistakes_of
+            from course.feedback.versions import wrong_version
 
             self.warmed.add(number)
             for mistake in mistakes_of(number):
-                diagnosis.wrong_version(find_stage(number), mistake)
+                wrong_version(find_stage(number), mistake)
             gc.freeze()
 
     def stop(self) -> None:
@@ -278,7 +279,7 @@ def run_test(request: dict[str, Any], item: pytest.Item, say: Say) -> bool:
     def tell(event: str, **details: Any) -> None:
         say({"run": request["run"], "event": event, "test": item.name} | details)
 
-    recorder = Recorder(tell)
+    recorder = Recorder(item, tell)
     item.config.pluginmanager.register(recorder)
     tell("begun")
     try:
@@ -293,22 +294,24 @@ def run_test(request: dict[str, Any], item: pytest.Item, say: Say) -> bool:
     kind = getattr(report, "kind", "")
     ends = bool(kind) or not request.get("whole")
     text = report.longreprtext + printed(report.capstdout)
-    tell("failed", text=text, mistakes=getattr(report, "mistakes", []), kind=kind, ends=ends)
+    known = {name: getattr(report, name) for name in ("mistakes", "exercise") if hasattr(report, name)}
+    tell("failed", text=text, kind=kind, ends=ends, **known)
     return ends
 
 
 class Recorder:
-    """A pytest plugin that hears how one test goes."""
+    """A pytest plugin that hears how one test goes. To explain its failure, others may be run meanwhile."""
 
-    def __init__(self, tell: Callable[[str], None]):
-        self.tell = tell
+    def __init__(self, item: pytest.Item, tell: Callable[[str], None]):
+        self.item, self.tell = item, tell
         self.outcome = "skipped"
         self.failure: pytest.TestReport | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo):
         """Tells of a failure before its text is made, which takes a while."""
-        if call.excinfo and not call.excinfo.errisinstance((NotImplementedError, pytest.skip.Exception)):
+        known = item is not self.item or call.excinfo is None
+        if not known and not call.excinfo.errisinstance((NotImplementedError, pytest.skip.Exception)):
             self.tell("failing")
         return (yield)
 
