@@ -2,8 +2,8 @@
 
 Handed in are pairs of mistakes of the catalogue, both made at once, and small changes of the solutions that nobody
 listed: of an operator, a number, a condition. A message that names a mistake is right about a pair if it is one of the
-two, or like one of them. About all else it is right if that mistake cannot be told from what was handed in: all tests of
-the stage are run once more, with other random numbers and other examples than the diagnosis has seen, and in each of
+two, or like one of them. About all else it is right if that mistake cannot be told from what was handed in: all tests
+of the stage are run once more, with other random numbers and other examples than the diagnosis has seen, and in each of
 their checks both have to give the same. Whatever differs there is a false claim.
 """
 
@@ -196,6 +196,7 @@ def look_again(claims: Sequence[Claim]) -> None:
     for claim in claims:
         stage = claim.verdict.stage
         own = loaded(stage, claim.handed_in.version.text, "handed in")
+        assert own is not None  # there is a message about what it does
         named = [mistake for mistake in mistakes_of(stage.number) if mistake.name in claim.named]
         looks.append(diagnosis.Comparison(own, stage, named, end=float("inf")))
     tests = [str(stage.test) for stage in STAGES if any(look.stage == stage for look in looks)]

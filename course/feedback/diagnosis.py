@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -132,12 +132,12 @@ def finding(
     own = alone(stage, trial, result, suspects[0], end) if suspects else trial.stage
     found = [m for m in mistakes_of(stage.number) if not suspects or exercise_of(stage.number, m) in suspects]
     found = sorted(found, key=lambda mistake: exercise_of(stage.number, mistake) not in numbers)
-    comparison = Comparison(own, stage, found, end)
+    comparison = candidates = Comparison(own, stage, found, end)
     try:
-        comparison.see(trial, result)
-        if comparison.mistakes:
-            run_others(comparison)
-        found = comparison.mistakes[:MOST_NAMED]
+        candidates.see(trial, result)
+        if candidates.mistakes:
+            run_others(candidates)
+        found = candidates.mistakes[:MOST_NAMED]
     finally:
         comparison = None
     return Finding(exercise_of(stage.number, found[0]) if found else "".join(suspects[:1]), found)
@@ -193,7 +193,7 @@ def attempt(trial: Trial, version: ModuleType, end: float) -> Result | None:
         with limited(min(left, LIMIT_OF_ONE)):
             return trial.of(version)
     except Stuck:
-        return Result(error=TimeoutError())
+        return Result(error=TimeoutError()) if time.process_time() < end else None
 
 
 # --- all that is seen ------------------------------------------------------------------------------------------------
@@ -242,16 +242,26 @@ class Comparison:
         return same_result(own, theirs, exact=False)
 
 
-comparison: Comparison | None = None  # while it is there, checks do not judge but show it their trials
+class Witness(Protocol):
+    """What is shown all trials, as a Comparison is."""
+
+    def see(self, trial: Trial) -> None: ...
+
+
+comparison: Witness | None = None  # while it is there, checks do not judge but show it their trials
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 
 def same_result(a: Result, b: Result, exact: bool = True) -> bool:
-    """Whether two versions give the same. Not exact: as far as that can be said of code that is written differently."""
+    """Whether a version gives what a wrong one gives. Not exact: as far as that is the same where code looks different.
+
+    An error without a text, in the wrong version, stands for any of its type.
+    """
     if a.error is not None or b.error is not None:
-        return type(a.error) is type(b.error) and (not exact or plain(a.error) == plain(b.error))
+        texts = plain(a.error), plain(b.error)
+        return type(a.error) is type(b.error) and (not exact or texts[1] in ("", texts[0]))
     return a.changed == b.changed and same(a.value, b.value, exact)
 
 

@@ -67,8 +67,8 @@ class Verdict:
     def add(self, news: News) -> None:
         """Takes in what the runner says of a run of this stage.
 
-        A failure counts against the exercise that is wrong. Where that is not known, it counts against the last one that
-        the test is about, which builds on the others.
+        A failure counts against the exercise that is wrong. Where that is not known, it is the last one of the test,
+        which builds on the others.
         """
         event = news["event"]
         if event == "tests":

@@ -25,6 +25,7 @@ import re
 import signal
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
@@ -178,7 +179,7 @@ def run_others(item: pytest.Item, comparison: diagnosis.Comparison) -> None:
 
     Those of the exercises that are suspected come first. `item` is in the middle of its run: it is torn down before.
     """
-    module = item.getparent(pytest.Module)
+    module: Any = item.getparent(pytest.Module)  # as the next item: so it is not torn down
     item.session._setupstate.teardown_exact(module)
     suspected = {exercise_of(comparison.stage.number, mistake) for mistake in comparison.mistakes}
     others = [other for other in item.session.items if other.path == item.path and other is not item]
