@@ -78,10 +78,10 @@ class Step:
 def classifier_free_guidance(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """Exercise 9.1: amplify what the prompt changes in the predicted noise.
 
-        guided = unconditional + scale * (conditional - unconditional)
-
-    Scale 0 ignores the prompt, 1 is the prediction for the prompt as it is, and 7.5 is what Stable Diffusion is usually
-    run with. The paper's w is scale - 1, so its w = 0 is the prediction for the prompt.
+    Find the formula: as the scale grows, the result moves along a straight line, by the same amount for each unit of
+    the scale. Scale 0 ignores the prompt: the result is the unconditional prediction. Scale 1 gives the prediction for
+    the prompt as it is. Stable Diffusion is usually run with 7.5, far beyond that. The paper's w is scale - 1, so its
+    w = 0 is the prediction for the prompt.
 
     Args:
         unconditional: the noise predicted for the negative prompt (or none), (batch, channels, height, width).

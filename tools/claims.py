@@ -14,6 +14,7 @@ import io
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from course.core.stages import ROOT, STAGES, Stage, find_stage
 from course.feedback.mistakes import changed, exercise_at, exercise_of, mistakes_of, wrong_text
@@ -70,17 +71,22 @@ def pairs(count: int, chance: random.Random) -> list[HandedIn]:
 
 def small_changes(count: int, chance: random.Random) -> list[HandedIn]:
     """Solutions with one operator, number or condition of an exercise changed."""
-    every = [(stage, index) for stage in STAGES for index in range(sum(1 for _ in changes(stage)))]
-    return [change(stage, index) for stage, index in sorted(chance.sample(every, count), key=lambda one: one[0].number)]
+    every = [(stage, *change) for stage in STAGES for change in changes(stage)]
+    return [changed_solution(*one) for one in chance.sample(every, count)]
 
 
-def change(stage: Stage, wanted: int) -> HandedIn:
-    """The change of this index."""
-    tree, node, new = next(found for index, found in enumerate(changes(stage)) if index == wanted)
-    what = f"{stage.module}:{node.lineno}: {ast.unparse(node)} -> {ast.unparse(new)}"
-    text = ast.unparse(Replacing(node, new).visit(tree))
-    same = {m.name for m in mistakes_of(stage.number) if ast.unparse(ast.parse(wrong_text(stage.number, m))) == text}
-    return HandedIn(Version(stage.number, text, exercise_at(stage.number, node.lineno)), what, same)
+def changed_solution(stage: Stage, tree: ast.Module, old: ast.expr, new: ast.expr) -> HandedIn:
+    """The solution with one expression in the place of another."""
+    what = f"{stage.module}:{old.lineno}: {ast.unparse(old)} -> {ast.unparse(new)}"
+    text = ast.unparse(Replacing(old, new).visit(copy.deepcopy(tree, {id(old): old, id(new): new})))
+    same = {name for name, wrong in unparsed(stage).items() if wrong == text}
+    return HandedIn(Version(stage.number, text, exercise_at(stage.number, old.lineno)), what, same)
+
+
+@cache
+def unparsed(stage: Stage) -> dict[str, str]:
+    """The wrong versions of a stage, by the mistake's name, written as Python writes them."""
+    return {m.name: ast.unparse(ast.parse(wrong_text(stage.number, m))) for m in mistakes_of(stage.number)}
 
 
 class Replacing(ast.NodeTransformer):

@@ -237,7 +237,7 @@ def give_weights(module: nn.Module, weights: Mapping[str, Tensor], call: str) ->
     if unexpected:
         raise AssertionError(
             f"{call} has a parameter {unexpected[0]!r} of shape {tuple(own[unexpected[0]].shape)} too many: "
-            "the original block has none there."
+            "the block of diffusers or transformers that yours is compared with has none there."
         )
     for name, tensor in weights.items():
         if own[name].shape != tensor.shape:

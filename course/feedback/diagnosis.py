@@ -145,8 +145,10 @@ def finding(
 
 def wrong_exercise(error: BaseException, numbers: Sequence[str]) -> str:
     """The exercise that is to blame for a failed check; "" if that is not known."""
-    trial, _ = getattr(error, "trial", (None, None))
-    stage = stage_of(trial.stage) if trial else None
+    if not hasattr(error, "trial"):
+        return ""
+    trial, _ = error.trial
+    stage = stage_of(trial.stage)
     end = time.process_time() + LIMIT_OF_ONE
     return "".join(suspected(stage, trial, numbers, end, most=1)) if stage else ""
 
@@ -176,7 +178,7 @@ def alone(stage: Stage, trial: Trial, result: Result, number: str, end: float) -
     others = frozenset(exercise.number for exercise in exercises(stage)) - {number}
     version = mended(stage, trial.stage.__source__, others)
     theirs = attempt(trial, version, end) if version else None
-    return version if theirs and same_result(theirs, result) else trial.stage
+    return version if version and theirs and same_result(theirs, result) else trial.stage
 
 
 def stage_of(module: ModuleType) -> Stage | None:
