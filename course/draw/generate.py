@@ -14,7 +14,7 @@ from types import FrameType
 
 from course.core.assemble import for_generating
 from course.core.messages import Refusal
-from course.core.stages import ROOT, STAGES, short_path
+from course.core.stages import PIPELINE, ROOT, short_path
 from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Order, Settings, check_size
@@ -89,10 +89,11 @@ def numbered(out: Path, index: int) -> Path:
 
 
 def say_whose(blocks) -> None:
-    mine = [stage for stage in STAGES if blocks.origin[stage.number] == "exercises"]
-    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < len(STAGES) else ""
-    rest = "" if len(mine) == len(STAGES) else "; the reference stands in for the rest"
-    print(f"{len(mine)}/{len(STAGES)} blocks are yours{names}{rest}.")
+    mine = [stage for stage in PIPELINE if blocks.origin[stage.number] == "exercises"]
+    total = len(PIPELINE)
+    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < total else ""
+    rest = "" if len(mine) == total else "; the reference stands in for the rest"
+    print(f"{len(mine)}/{total} blocks are yours{names}{rest}.")
 
 
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:

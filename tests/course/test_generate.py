@@ -758,7 +758,7 @@ def mine(tmp_path, monkeypatch):
     return write
 
 
-HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
+HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions does without it."
 
 
 @pytest.mark.parametrize(
