@@ -227,8 +227,8 @@ def ema_decay(step: int, power: float = 2 / 3, gamma: float = 0.0, max_decay: fl
 
     With a constant decay, the average would remember the random weights of the beginning for thousands of steps. This
     one is 0 in the first step. With power 1 and gamma 0, until max_decay is reached, the average is the plain mean of
-    the weights after all steps so far. A power below 1 forgets the older ones. So does a gamma above 0, but in proportion
-    to how long the training is: with power 1, the share of the weights after step s grows about as s^gamma.
+    the weights after all steps so far. A power below 1 forgets the older ones. So does a gamma above 0, but in
+    proportion to how long the training is: with power 1, the share of the weights after step s grows about as s^gamma.
 
     Args:
         step: 1 for the first.
