@@ -96,11 +96,9 @@ def say_whose(blocks) -> None:
 
 
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
-    import torch
-
     from course.draw import checkpoint as ckpt
     from course.draw import pictures
-    from course.draw.speed import check_compiler, speed_up
+    from course.draw.speed import check_compiler
 
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
@@ -120,13 +118,8 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     seed = settings.seed = random.SystemRandom().randrange(2**31) if settings.seed is None else settings.seed
 
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
-    model = ckpt.build(blocks, opened, device, dtype, settings.ema)
-    if settings.ema and not opened.has_ema:
-        print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    model = build_model(blocks, opened, device, dtype, settings)
     opened.tensors = {}  # the file is closed while it draws
-    warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
-    warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
-    speed_up(model, device, dtype, settings.compile)
     print(
         f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
         f"loaded in {time.perf_counter() - started:.1f} s"
@@ -135,13 +128,11 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
     target = out
-    size = (1, opened.config.vae.latent_channels, height // model.vae.factor, width // model.vae.factor)
     results = []
     for i in range(settings.count):
         one = replace(settings, seed=seed + i, count=1)
         started = time.perf_counter()
-        generator = torch.Generator().manual_seed(seed + i)
-        picture, frames = draw_one(blocks, model, one, size, generator, images, mask, device, film)
+        picture, frames = draw_one(blocks, model, one, device, images, mask, film)
         seconds = time.perf_counter() - started
         target = target or pictures.free_name(ROOT / "outputs", settings.prompt)  # now: another one may draw meanwhile
         path = target if settings.count == 1 else numbered(target, i)
@@ -154,6 +145,20 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if target and len(results) > 1:
         pictures.write_png(target, pictures.contact_sheet(results), asdict(settings))
         print(f"{short_path(target)}  all {len(results)}")
+
+
+def build_model(blocks, opened, device, dtype, settings: Settings):
+    """The open checkpoint as a StableDiffusion (stage 9) that draws fast; notes what it cannot do as asked for."""
+    from course.draw.checkpoint import build
+    from course.draw.speed import speed_up
+
+    model = build(blocks, opened, device, dtype, settings.ema)
+    if settings.ema and not opened.has_ema:
+        print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
+    warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
+    speed_up(model, device, dtype, settings.compile)
+    return model
 
 
 def read_inputs(blocks, settings: Settings, width: int, height: int):
@@ -205,8 +210,8 @@ def warn_if_cut(tokenizer, name: str, text: str) -> None:
         print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {tokenizer.decode(ids[room:])!r}")
 
 
-def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, images, mask, device, film: bool):
-    """One picture out of noise of this size, (1, channels, height, width); one frame per step if it is to be filmed."""
+def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):
+    """The picture of these settings, all of them known by now; one frame per step if it is to be filmed."""
     import torch
     from PIL import Image
     from tqdm import tqdm
@@ -214,7 +219,9 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, image
     from course.draw.pictures import strength_of
 
     sampler, vae = blocks[9], blocks[5]
-    noise = torch.randn(size, generator=generator).to(device)
+    generator = torch.Generator().manual_seed(s.seed)
+    size = (model.vae.post_quant_conv.in_channels, s.height // model.vae.factor, s.width // model.vae.factor)
+    noise = torch.randn((1, *size), generator=generator).to(device)
     frames = []
 
     def to_picture(tensor: torch.Tensor) -> Image.Image:
