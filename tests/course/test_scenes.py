@@ -111,6 +111,7 @@ def test_a_swapped_caption_has_its_colours_or_its_side_wrong():
     assert swapped("a red car on the left in a green meadow") == "a red car on the right in a green meadow"
     two_of_a_colour = "a red car to the left of a red house at night"
     assert swapped(two_of_a_colour) == "a red car to the right of a red house at night"
+    assert swapped("a red car on a green hill by day") is None
     assert swapped("a red car in a green meadow") is None and swapped("red car, red boat, sea") is None
 
 
