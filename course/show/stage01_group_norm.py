@@ -4,8 +4,8 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from course.show.page import Page, colours, grid, new_figure
-from course.show.studio import Studio
+from course.studio.page import Page, colours, grid, new_figure
+from course.studio.studio import Studio
 
 SHOWN = 8  # channels
 

@@ -4,8 +4,8 @@ import torch
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from course.show.page import Page, grid_figure, new_figure
-from course.show.studio import Studio
+from course.studio.page import Page, grid_figure, new_figure
+from course.studio.studio import Studio
 
 CROP = 16  # pixels
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from course.show.page import Page, grid_figure
-from course.show.studio import PROMPT, Studio
+from course.studio.page import Page, grid_figure
+from course.studio.studio import PROMPT, Studio
 
 MOST_STEPS = 10
 SCALES = (0.0, 1.0, 3.0, 7.5, 15.0)

@@ -19,8 +19,9 @@ from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig, t
 from course.core.messages import Refusal
 from course.core.stages import ROOT
 from course.core.writing import whole_file
+from course.scenes.examples import draw_example
 from course.training import clip, command, export, loop, unet, unpack, vae
-from course.training.data import draw_example, load_pictures
+from course.training.data import load_pictures
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from solutions.stage05_vae import VAE
 from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
