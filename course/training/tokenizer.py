@@ -115,7 +115,7 @@ def write_tokenizer(folder: Path, vocab: dict[str, int], merges: list[tuple[str,
 def tokenizer_of(out: Path, config: CLIPConfig) -> Tokenizer:
     """The tokenizer of a run: the one in its folder, or else one that is trained now and written there.
 
-    It stays the same for all of the run, and for a run that goes on from a model file, also when captions get new words:
+    It stays the same for the whole run, and for one that goes on from a model file, even when captions get new words:
     with other token ids, weights that are already trained would be worth nothing.
     """
     folder = out / "tokenizer"
