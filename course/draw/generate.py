@@ -219,6 +219,7 @@ def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):
     from course.draw.pictures import strength_of
 
     sampler, vae = blocks[9], blocks[5]
+    assert s.seed is not None and s.height is not None and s.width is not None
     generator = torch.Generator().manual_seed(s.seed)
     size = (model.vae.post_quant_conv.in_channels, s.height // model.vae.factor, s.width // model.vae.factor)
     noise = torch.randn((1, *size), generator=generator).to(device)
