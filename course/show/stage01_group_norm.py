@@ -7,8 +7,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from torch import Tensor
 
-from course.show.page import SIGNED, Page, colours, grid, new_figure
-from course.show.studio import Studio
+from course.studio.page import SIGNED, Page, colours, grid, new_figure
+from course.studio.studio import Studio
 
 SHOWN = 8  # channels
 CELL, GAP = 96, 6  # pixels of a map and between two

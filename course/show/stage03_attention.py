@@ -6,18 +6,13 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from course.show.page import POSITIVE, Page, colours, enlarge, grid_figure, labelled_figure, new_figure
-from course.show.studio import PROMPT, Studio, hooked
+from course.studio.attention import CELL, attention_weights, overlay, to_size, token_names
+from course.studio.page import Page, enlarge, grid_figure, labelled_figure, new_figure
+from course.studio.studio import PROMPT, Studio, hooked
 
 MOMENTS = (0.3, 0.45, 0.6, 0.75)  # of the way from noise to picture
 LARGEST = 1024  # pixels in self-attention, whose table of weights is that number squared
-CELL = 128
-SWAPS = {
-    "red": "blue",
-    "house": "boat",
-    "snow": "desert",
-    "night": "sunset",
-}  # words of PROMPT -> others
+SWAPS = {"red": "blue", "house": "boat", "snow": "desert", "night": "sunset"}  # words of PROMPT -> others
 WIDTHS = (4, 64, 1024)  # values of d
 KEYS = 16
 
@@ -141,38 +136,6 @@ def watch(studio: Studio, kind: str) -> tuple[numpy.ndarray, list[Tensor]]:
         for before, step in moments(steps):
             studio.model.unet(before.latents, torch.tensor([step.timestep], device=before.latents.device), context)
     return studio.arrays(images)[0], seen
-
-
-def attention_weights(studio: Studio, module: nn.Module, x: Tensor, context: Tensor) -> Tensor:
-    """The weights of one attention, (queries, keys), averaged over its heads.
-
-    The attention of stage 3 mixes values by its weights; given the unit vectors as values, it returns the weights.
-    """
-    heads = studio.opened.config.unet.num_heads
-    query = module.to_q(x).unflatten(-1, (heads, -1)).transpose(1, 2)
-    key = module.to_k(context).unflatten(-1, (heads, -1)).transpose(1, 2)
-    unit_vectors = torch.eye(key.shape[2], device=key.device).expand(*key.shape[:3], key.shape[2])
-    return studio.blocks[3].scaled_dot_product_attention(query, key, unit_vectors).mean((0, 1))
-
-
-def to_size(weights: Tensor, size: int) -> Tensor:
-    """(queries, tokens) to one map per token, (tokens, size, size)."""
-    side = math.isqrt(len(weights))
-    maps = weights.T.reshape(1, -1, side, side)
-    return nn.functional.interpolate(maps, size=(size, size), mode="bilinear")[0]
-
-
-def token_names(studio: Studio, prompt: str) -> list[str]:
-    """The tokens of a prompt as they can be read, with both marks."""
-    tokenizer = studio.model.tokenizer
-    return ["begin mark", *(f"'{tokenizer.decode([i])}'" for i in tokenizer.tokenize(prompt)), "end mark"]
-
-
-def overlay(picture: numpy.ndarray, weights: Tensor) -> numpy.ndarray:
-    """A map in bright colours over the picture in grey."""
-    heat = enlarge(colours(weights.numpy(), float(weights.min()), float(weights.max()), POSITIVE), CELL, smooth=True)
-    grey = enlarge(picture, CELL).mean(-1, keepdims=True)
-    return (0.72 * heat + 0.28 * grey).astype(numpy.uint8)
 
 
 def marked(picture: numpy.ndarray, row: int, column: int, size: int) -> numpy.ndarray:

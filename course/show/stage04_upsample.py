@@ -5,8 +5,8 @@ import torch
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from course.show.page import Page, enlarge, grid_figure, new_figure
-from course.show.studio import Studio
+from course.studio.page import Page, enlarge, grid_figure, new_figure
+from course.studio.studio import Studio
 
 CROP = 10  # pixels
 CELL = 480  # pixels of each enlarged picture

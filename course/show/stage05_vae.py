@@ -5,8 +5,8 @@ import math
 import numpy
 import torch
 
-from course.show.page import Page, colours, difference, grid_figure
-from course.show.studio import Studio
+from course.studio.page import Page, colours, difference, grid_figure
+from course.studio.studio import Studio
 
 GAIN = 20  # of the difference between two pictures
 REACH = 3.0  # latents are drawn from -3 to 3

@@ -5,8 +5,8 @@ from typing import Any
 import numpy
 import torch
 
-from course.show.page import Page, colours, difference, grid, grid_figure, new_figure
-from course.show.studio import PROMPT, Studio
+from course.studio.page import Page, colours, difference, grid, grid_figure, new_figure
+from course.studio.studio import PROMPT, Studio
 
 MOST_STEPS = 8
 CELL = 128  # pixels of a small picture

@@ -9,8 +9,8 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from course.show.page import Page, difference, grid_figure, new_figure
-from course.show.studio import Studio
+from course.studio.page import Page, difference, grid_figure, new_figure
+from course.studio.studio import Studio
 
 PROMPTS = ("a red house in the snow at night", "a white boat on the sea at sunset", "a green tree in the desert by day")
 

@@ -24,7 +24,7 @@ POSITIVE = "inferno"  # colours for numbers from zero on
 
 @dataclass
 class Page:
-    """One picture of `make show`. The figure holds only the body; `write` adds the words around it."""
+    """A picture with words. The figure holds only the body; `write` adds the words around it."""
 
     title: str
     caption: str
