@@ -10,7 +10,7 @@ from course.core.assemble import for_generating
 from course.core.stages import ENCORE, ROOT, STAGES, short_path
 from course.core.writing import whole_file
 from course.draw.checkpoint import TINY
-from course.show.studio import Studio
+from course.studio.studio import Studio
 
 FOLDER = ROOT / "docs" / "stages"
 SIZE = (640, 320)  # pixels

@@ -47,8 +47,8 @@ def show(options: ShowOptions) -> int:
 def draw(blocks: Blocks, stage: Stage, options: ShowOptions) -> None:
     """Draws a stage's pictures and names each of them on the screen."""
     from course.draw.checkpoint import TINY
-    from course.show.page import write
-    from course.show.studio import Studio
+    from course.studio.page import write
+    from course.studio.studio import Studio
 
     studio = Studio(blocks, options.checkpoint or TINY, options.tokenizer, options.device, options.steps)
     print(*studio.notes(stage), flush=True)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from course.core.assemble import for_testing
 from course.core.stages import find_stage
-from course.show.page import Page, grid, new_figure
-from course.show.studio import Studio
+from course.studio.page import Page, grid, new_figure
+from course.studio.studio import Studio
 
 SHOWN = (20, 100, 200, 300, 400, 500, 600, 700, 800, 900)
 BY_HEART = 60  # steps

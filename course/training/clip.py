@@ -24,10 +24,10 @@ from course.core.config import CLIPConfig
 from course.scenes.captions import swapped
 from course.training.data import Pictures
 from course.training.loop import load_weights, save_weights
-from course.training.tokenizer import train_tokenizer, write_tokenizer
+from course.training.tokenizer import tokenizer_of
 from solutions import stage11_training
 from solutions.stage05_vae import images_to_tensor
-from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
+from solutions.stage06_clip import CLIPTextEncoder
 
 PICTURE_SIZE = 64  # what the picture network sees
 MAX_SCALE = 100.0
@@ -102,6 +102,7 @@ class CLIPPart:
         self,
         config: CLIPConfig,
         pictures: Pictures,
+        out: Path,
         device: torch.device,
         batch: int | None = None,
         training: ModuleType = stage11_training,
@@ -109,8 +110,7 @@ class CLIPPart:
         self.training = training
         self.pictures = pictures
         self.device = device
-        self.vocab, self.merges = train_tokenizer(config.vocab_size)
-        self.tokenizer = Tokenizer(self.vocab, self.merges, config.max_length)
+        self.tokenizer = tokenizer_of(out, config)
         self.tokenizer.bpe = lru_cache(maxsize=None)(self.tokenizer.bpe)
         encoder = CLIPTextEncoder(config)
         initialise_text_encoder(encoder)
@@ -155,7 +155,6 @@ class CLIPPart:
         save_weights(out / "clip.safetensors", self.model.text_encoder.state_dict())
         companion = {name: w for name, w in weights.items() if not name.startswith("text_encoder.")}
         save_weights(out / "picture_encoder.safetensors", companion)
-        write_tokenizer(out / "tokenizer", self.vocab, self.merges)
 
     def read(self, out: Path) -> None:
         self.model.text_encoder.load_state_dict(load_weights(out / "clip.safetensors", made_by=self.name))

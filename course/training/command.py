@@ -98,7 +98,9 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
         elif name == "decoder":
             part = DecoderPart(config.vae, pictures, options.out, accelerator.device, options.batch, training)
         elif name == "clip":
-            part = CLIPPart(config.clip, pictures, accelerator.device, options.batch, training)  # pyrefly: ignore
+            part = CLIPPart(  # pyrefly: ignore
+                config.clip, pictures, options.out, accelerator.device, options.batch, training
+            )
         else:
             part = UNetPart(config, pictures, options.out, accelerator, options.batch, training)
         if options.continue_ and not (options.out / f"{name}.state.pt").exists():

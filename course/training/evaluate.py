@@ -36,9 +36,9 @@ from course.draw.checkpoint import TINY, build, choose_device, open_checkpoint
 from course.draw.pictures import contact_sheet, write_png
 from course.draw.settings import Settings
 from course.scenes.captions import BIG_WORDS, caption, plain_prompt
+from course.scenes.examples import draw_example
 from course.scenes.scenes import Scene, draw_scene, sample_scene
-from course.training.data import draw_example
-from course.training.judge import (
+from course.studio.judge import (
     ATTRIBUTES,
     HALF_ATTRIBUTES,
     Judge,
