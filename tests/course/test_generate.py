@@ -300,7 +300,7 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path):
         (["--ema=perhaps"], ["EMA=perhaps"]),
         (["--mistake=stage08/beta-not-square"], ["beta-not-square", "did you mean stage08/betas-not-squared"]),
         (["--mistake=stage99/no-scale"], ["MISTAKE='stage99/no-scale'", "no stage"]),
-        (["--mistake=stage11/not-clipped"], ["MISTAKE='stage11/not-clipped'", "no picture is drawn with stage11_training"]),
+        (["--mistake=stage11/not-clipped"], ["MISTAKE='stage11/not-clipped'", "no picture is drawn with"]),
         (["--mistake=layer-norm-eps"], ["MISTAKE=layer-norm-eps", "stage03/layer-norm-eps or stage06/layer-norm-eps"]),
         (["--mistake=\x1b[31m"], ["MISTAKE='\\x1b[31m'"]),
         (["--mistake=8/linear-betas", "--blocks=exercises"], ["MISTAKE=stage08/linear-betas", "BLOCKS=exercises"]),
