@@ -251,7 +251,7 @@ def dpm_solver_2m_step(
         guess    = original + (original - last_original) / (2 * r)
         result   = sigma_next / sigma_t * latents - alpha_next * (exp(-h) - 1) * guess
 
-    Each of the three belongs to a timestep: lambda_last is lambda at last_timestep. On the first step there is none, and guess = original. On the last step
+    lambda_last is lambda at last_timestep. On the first step there is none, and guess = original. On the last step
     (next_timestep is -1) the result is original.
 
     Args:

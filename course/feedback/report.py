@@ -18,6 +18,7 @@ from course.feedback.reading import READING
 
 LONGEST_FAILURE = 24  # lines
 WIDTH = 120  # characters of a line
+FEW = 3  # exercises that a test is about; one of more is about the whole stage
 LONGEST_MESSAGE = 8  # lines, of an exception that is not ours
 
 
@@ -28,29 +29,35 @@ def failure_text(
 
     run_others: runs the other tests of the stage, see diagnosis.finding.
     """
-    tested = exercise_numbers(item)
+    numbers = exercise_numbers(item)
     found = diagnosis.Finding()
     if isinstance(error, StageError | Stuck):
         body = str(error)
     else:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        found = diagnosed(error, tested, run_others)
+        found = diagnosed(error, numbers, run_others)
         body = explanation(path, error, found.mistakes)
-    blamed = [found.exercise] if found.exercise else tested
-    header = "  ".join([short_path(path), *(f"exercise {number}" for number in blamed), item.name])
-    if tested and found.exercise and found.exercise not in tested:
-        body += (
-            f"\n\nThis test is about exercise {tested[-1]}. It passes with the solution's exercise {found.exercise}, "
-        )
-        body += "so look there."
-    last = [READING[number] for number in blamed if number in READING][:1]
+    if found.exercise:
+        if numbers and found.exercise not in numbers:
+            own = found.exercise
+            body += f"\n\nThis test is about exercise {numbers[-1]}. It passes with the solution's {own}: look there."
+        numbers = [found.exercise]
+    header = "  ".join(filter(None, [short_path(path), named(numbers), item.name]))
+    last = [READING[number] for number in numbers if number in READING][:1] if len(numbers) <= FEW else []
     footer = ["", f"Read on: {last[0]}."] if last else []
     lines = [header, "", *(part for line in body.splitlines() for part in wrapped(line))]
     room = LONGEST_FAILURE - len(footer)
     if len(lines) > room:
         lines = [*lines[: room - 1], "..."]
     return "\n".join([*lines, *footer]), found
+
+
+def named(numbers: list[str]) -> str:
+    """ "exercise 3.2 exercise 3.3", or "exercises 3.1 to 3.6" of a test that is about more than a few."""
+    if len(numbers) > FEW:
+        return f"exercises {numbers[0]} to {numbers[-1]}"
+    return " ".join(f"exercise {number}" for number in numbers)
 
 
 def wrapped(line: str) -> list[str]:

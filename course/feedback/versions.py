@@ -39,7 +39,7 @@ def mended(stage: Stage, source: str, numbers: Collection[str]) -> ModuleType | 
         for name in exercise.names if exercise.number in numbers else ():
             replace_definition(tree.body, solution.body, name.split("."))
     tree.body = [*(node for node in tree.body if is_future(node)), *imports, *tree.body]
-    return loaded(stage, tree, "mended")
+    return loaded(stage, ast.unparse(tree), "mended")
 
 
 def replace_definition(own: list[ast.stmt], theirs: list[ast.stmt], path: list[str]) -> None:
@@ -63,13 +63,13 @@ def is_future(node: ast.stmt) -> bool:
     return isinstance(node, ast.ImportFrom) and node.module == "__future__"
 
 
-def loaded(stage: Stage, code: str | ast.Module, what: str) -> ModuleType | None:
-    """A module of the stage; None if running the code ends with an exception."""
+def loaded(stage: Stage, text: str, what: str) -> ModuleType | None:
+    """A module of the stage; None if running the text ends with an exception."""
     package = reference(stage.number).package
     module = ModuleType(f"{package}.{stage.module}")
-    module.__package__ = package
+    module.__package__, module.__source__ = package, text
     try:
-        exec(compile(code, f"<{stage.module}, {what}>", "exec", dont_inherit=True), module.__dict__)
+        exec(compile(text, f"<{stage.module}, {what}>", "exec", dont_inherit=True), module.__dict__)
     except Exception:
         return None
     return module

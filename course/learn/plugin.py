@@ -38,7 +38,7 @@ from course.core.stages import Stage, find_stage
 from course.core.stubs import exercise_numbers, exercises
 from course.feedback import diagnosis
 from course.feedback.mistakes import exercise_of
-from course.feedback.report import failure_text, passes_through
+from course.feedback.report import FEW, failure_text, passes_through
 
 LIMIT = 10.0  # seconds for one test
 SETUP_LIMIT = 120.0  # seconds for its fixtures, which may build large reference models
@@ -177,13 +177,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
 def run_others(item: pytest.Item, comparison: diagnosis.Comparison) -> None:
     """Runs the other tests of the file without a word, so that their checks show their trials to the comparison.
 
-    Those of the exercises that are suspected come first. `item` is in the middle of its run: it is torn down before.
+    Those of the exercises that are suspected come first, and last those of the whole stage, which take long. `item` is
+    in the middle of its run: it is torn down before.
     """
     module: Any = item.getparent(pytest.Module)  # as the next item: so it is not torn down
     item.session._setupstate.teardown_exact(module)
     suspected = {exercise_of(comparison.stage.number, mistake) for mistake in comparison.mistakes}
     others = [other for other in item.session.items if other.path == item.path and other is not item]
-    for other in sorted(others, key=lambda other: not suspected & set(exercise_numbers(other))):
+
+    def rank(other: pytest.Item) -> tuple[bool, bool]:
+        numbers = exercise_numbers(other)
+        return len(numbers) > FEW, not suspected & set(numbers)
+
+    for other in sorted(others, key=rank):
         if comparison.over:
             break
         runtestprotocol(other, log=False, nextitem=module)
