@@ -185,7 +185,9 @@ class Run:
             self.hear(news)
         if worker.ended:
             self.workers.remove(worker)
-            if worker.test:
+            if worker.test and worker.explains and self.indices[worker.test] in self.failing:
+                self.workers.append(Worker(self, self.indices[worker.test]))  # its end was that of another test
+            elif worker.test:
                 cause = cause_of_death(worker.code, time.monotonic() - worker.began)
                 self.hear({"run": self.number, "event": "failed", "test": worker.test, "cause": cause, "ends": True})
 
@@ -217,9 +219,15 @@ class Run:
 
 
 class Worker:
-    """A fork that runs tests from a run's queue and tells of them through a pipe."""
+    """A fork that runs tests from a run's queue and tells of them through a pipe.
 
-    def __init__(self, run: Run):
+    only: the index of a test that it runs instead. Its failure is not explained, for which others would be run.
+    """
+
+    def __init__(self, run: Run, only: int | None = None):
+        self.explains = only is None
+        request = run.request if only is None else run.request | {"diagnose": 0}
+        indices = run.waiting() if only is None else iter([only])
         self.news, tell = os.pipe()
         self.buffer = b""
         self.test = ""  # the one that it is in the middle of
@@ -228,7 +236,7 @@ class Worker:
         self.process = os.fork()
         if self.process == 0:
             try:
-                work(run.request, run.items, run.waiting(), lambda news: os.write(tell, as_line(news)))
+                work(request, run.items, indices, lambda news: os.write(tell, as_line(news)))
             except BaseException:
                 traceback.print_exc(file=sys.__stderr__)
             finally:
