@@ -187,7 +187,7 @@ def stage_of(module: ModuleType) -> Stage | None:
 
 
 def attempt(trial: Trial, version: ModuleType, end: float) -> Result | None:
-    """The trial's result with another version; None if there is no time left."""
+    """The trial's result with another version; None if that takes too long, or if there is no time left."""
     left = end - time.process_time()
     if left <= 0:
         return None
@@ -195,7 +195,7 @@ def attempt(trial: Trial, version: ModuleType, end: float) -> Result | None:
         with limited(min(left, LIMIT_OF_ONE)):
             return trial.of(version)
     except Stuck:
-        return Result(error=TimeoutError()) if time.process_time() < end else None
+        return None
 
 
 # --- all that is seen ------------------------------------------------------------------------------------------------
