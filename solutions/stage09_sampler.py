@@ -264,7 +264,8 @@ def image_to_image(
     """Exercise 9.5: from pictures and prompts to new pictures.
 
     Encode the pictures, leave out the timesteps before schedule.start_index(sampling.num_steps, strength), add noise to
-    the latents as at the first timestep that is left, and go on as in text_to_image.
+    the latents as at the first timestep that is left, and go on as in text_to_image. The VAE takes pictures in the
+    dtype of its weights, which is that of the contexts; the latents go on in the dtype of `noise`, float32.
 
     Args:
         images: (batch, 3, height, width), float32, in [-1, 1].
@@ -301,10 +302,10 @@ def inpaint(
 ) -> Tensor:
     """Exercise 9.6: repaint a part of the pictures and keep the rest.
 
-    As image_to_image, but at strength 1 start from the noise alone, and after every step keep the new latents only
-    where the mask is 1; elsewhere take the encoded pictures with the same `noise` added as at the next timestep (none
-    when that is -1). The latents' mask takes one pixel of the mask for each latent: of the square of model.vae.factor x
-    model.vae.factor pixels (8x8) that belong to it, the top left one.
+    As image_to_image, with pictures and latents in the same dtypes, but at strength 1 start from the noise alone, and
+    after every step keep the new latents only where the mask is 1; elsewhere take the encoded pictures with the same
+    `noise` added as at the next timestep (none when that is -1). The latents' mask takes one pixel of the mask for each
+    latent: of the square of model.vae.factor x model.vae.factor pixels (8x8) that belong to it, the top left one.
 
     Args:
         images: (batch, 3, height, width), float32, in [-1, 1].

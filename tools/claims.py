@@ -167,12 +167,12 @@ def judge(handed_in: Sequence[HandedIn]) -> list[Claim]:
 
 
 def summary(claims: Sequence[Claim]) -> str:
-    """In a sentence: how much was handed in, noticed, named, and named falsely."""
+    """In two lines: how much was handed in, noticed, named, and named falsely."""
     named, noticed = sum(bool(claim.named) for claim in claims), sum(bool(claim.verdict.failure) for claim in claims)
     made = sum(bool(claim.named & claim.handed_in.made) for claim in claims)
     false = sum(claim.is_false for claim in claims)
     return (
-        f"Of {len(claims)} pairs of mistakes and small changes, {noticed} are noticed. {named} messages name a mistake: "
+        f"Of {len(claims)} pairs of mistakes and small changes, {noticed} are noticed. {named} messages name a mistake:\n"
         f"{made} one that was made, {named - made - false} one that gives the same, {false} another."
     )
 

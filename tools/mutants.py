@@ -14,7 +14,7 @@ from course.learn.board import Verdict
 from tools import claims
 from tools.versions import Version, run_versions
 
-WANTED = 0.85  # the share of all mistakes that a failed test's message names
+WANTED = 0.97  # the share of all mistakes that a failed test's message names
 
 
 @dataclass
