@@ -172,8 +172,8 @@ def summary(claims: Sequence[Claim]) -> str:
     made = sum(bool(claim.named & claim.handed_in.made) for claim in claims)
     false = sum(claim.is_false for claim in claims)
     return (
-        f"Of {len(claims)} pairs of mistakes and small changes, {noticed} are noticed. {named} messages name a mistake: "
-        f"{made} one that\nwas made, {named - made - false} one that gives the same, {false} another."
+        f"Of {len(claims)} pairs of mistakes and small changes, {noticed} are noticed. {named} messages name a "
+        f"mistake:\n{made} one that was made, {named - made - false} one that gives the same, {false} another."
     )
 
 
