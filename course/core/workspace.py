@@ -1,7 +1,6 @@
 """Writes the learner's files, and never loses what was in them."""
 
 import difflib
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from course.core.options import OneStage, Options, option
+from course.core.screen import fancy
 from course.core.stages import ROOT, STAGES, Stage, short_path
 from course.core.stubs import stub_text
 from course.core.writing import whole_file
@@ -140,8 +140,3 @@ def put(stage: Stage, text: str, what: str) -> int:
 def tell_backups(backups: list[Path]) -> None:
     for backup in backups:
         print(f"Your version is kept as {short_path(backup)}.")
-
-
-def fancy() -> bool:
-    """Whether standard output is a terminal where colours and a moving cursor are welcome."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"

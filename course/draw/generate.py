@@ -68,7 +68,7 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
         blocks.load()
         draw_all(blocks, settings, out, film)
         return 0
-    except Refusal:
+    except (Refusal, BrokenPipeError):
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         stop_if_asked()

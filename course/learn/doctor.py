@@ -18,8 +18,8 @@ from pathlib import Path
 from course.core import setup
 from course.core.assemble import StageError, stage_to_do
 from course.core.options import NoOptions
+from course.core.screen import fancy
 from course.core.stages import ROOT, STAGES, exercises_folder, short_path
-from course.core.workspace import fancy
 
 GIB = 2**30
 Finding = tuple[bool, str, str]  # whether it is well, what was looked at, and what to do about it

@@ -20,9 +20,9 @@ import watchfiles
 
 from course.core.assemble import StageError
 from course.core.options import OneStage
+from course.core.screen import fancy
 from course.core.stages import ROOT, STAGES, Stage, exercises_folder, short_path
 from course.core.stubs import exercises, stub_text
-from course.core.workspace import fancy
 from course.learn import board, hints
 from course.learn.board import DONE, Verdict
 from course.learn.runner import CAN_FORK, News, Runner
