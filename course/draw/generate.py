@@ -6,18 +6,20 @@ import os
 import random
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
-from course.core.assemble import for_generating
+from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
 from course.core.stages import ROOT, STAGES, short_path
 from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Order, Settings, check_size
+from course.feedback.mistakes import find_mistake, wrong_text
 
 
 def generate(order: Order) -> int:
@@ -63,8 +65,9 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
     check_targets(out or ROOT / "outputs" / "picture.png", settings.count, film)
     blocks = None
     try:
-        blocks = for_generating(settings.blocks, fused=True)
+        blocks = blocks_for(settings)
         say_whose(blocks)
+        say_mistake(settings.mistake)
         blocks.load()
         draw_all(blocks, settings, out, film)
         return 0
@@ -72,7 +75,19 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         stop_if_asked()
-        return explain(error, blocks)
+        code = explain(error, blocks, settings.mistake is not None)
+        if settings.mistake:
+            print(f"MISTAKE={settings.mistake} may be the reason.", file=sys.stderr)
+        return code
+
+
+def blocks_for(settings: Settings) -> Blocks:
+    """The blocks that are asked for, one of them with a mistake if that is asked for too."""
+    overrides = {}
+    if settings.mistake:
+        stage, mistake = find_mistake(settings.mistake)
+        overrides[stage.number] = wrong_text(stage.number, mistake)
+    return for_generating(settings.blocks, fused=True, overrides=overrides)
 
 
 def check_targets(out: Path, count: int, film: bool) -> None:
@@ -93,6 +108,14 @@ def say_whose(blocks) -> None:
     names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < len(STAGES) else ""
     rest = "" if len(mine) == len(STAGES) else "; the reference stands in for the rest"
     print(f"{len(mine)}/{len(STAGES)} blocks are yours{names}{rest}.")
+
+
+def say_mistake(name: str | None) -> None:
+    """The mistake that is drawn with, if there is one, and what it is."""
+    if name:
+        stage, mistake = find_mistake(name)
+        print(f"Stage {stage.number} {stage.name} is the reference with a mistake in it, {name}:")
+        print(textwrap.indent(textwrap.fill(f"{mistake.hint[0].upper()}{mistake.hint[1:]}", 110), "    "))
 
 
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
@@ -143,7 +166,8 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
         generator = torch.Generator().manual_seed(seed + i)
         picture, frames = draw_one(blocks, model, one, size, generator, images, mask, device, film)
         seconds = time.perf_counter() - started
-        target = target or pictures.free_name(ROOT / "outputs", settings.prompt)  # now: another one may draw meanwhile
+        words = settings.prompt if settings.mistake is None else f"{settings.mistake} {settings.prompt}"
+        target = target or pictures.free_name(ROOT / "outputs", words)  # now: another one may draw meanwhile
         path = target if settings.count == 1 else numbered(target, i)
         pictures.write_png(path, picture, asdict(one))
         print(f"{short_path(path)}  {picture.width}x{picture.height}  seed {one.seed}  {seconds:.1f} s")
@@ -249,7 +273,9 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, image
     if not torch.isfinite(tensor).all():
         dtype = str(model.unet.conv_in.weight.dtype).removeprefix("torch.")
         advice = "a block or a weight of the file is wrong; try BLOCKS=solutions"
-        if dtype != "float32":
+        if s.mistake:
+            advice = f"MISTAKE={s.mistake} may be the reason"
+        elif dtype != "float32":
             advice = f"numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32"
         raise Refusal(f"The picture of seed {s.seed} came out as nan: {advice}.")
     return to_picture(tensor), frames
