@@ -1,4 +1,4 @@
-"""The ten stages of the course, and where their files are."""
+"""The stages of the course, ten and an encore, and where their files are."""
 
 import errno
 import os
@@ -12,12 +12,16 @@ TESTS = ROOT / "tests" / "stages"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. Its module name is that of its file in exercises/ and in solutions/, and part of its test's name."""
+    """One stage. Its module name is that of its file in exercises/ and in solutions/, and part of its test's name.
+
+    The ten stages that are no encore are all that it takes to draw a picture.
+    """
 
     number: int
     name: str
     title: str
     summary: str
+    encore: bool = False
 
     @property
     def module(self) -> str:
@@ -47,7 +51,10 @@ STAGES = (
     Stage(8, "scheduler", "The noise schedule", "how noise is added, and one step of taking it away"),
     Stage(9, "sampler", "The sampler", "the loop from noise to picture, with guidance"),
     Stage(10, "key_remapper", "Real weights", "loads published checkpoints into your model"),
+    Stage(11, "training", "Training", "losses, noise levels, averaged weights, and one step of it all", encore=True),
 )
+PIPELINE = tuple(stage for stage in STAGES if not stage.encore)
+ENCORE = tuple(stage for stage in STAGES if stage.encore)
 
 
 def source_of(path: Path) -> str:
@@ -79,6 +86,12 @@ def find_stage(text: str | int) -> Stage:
             return stage
     names = ", ".join(f"{stage.number} {stage.name}" for stage in STAGES)
     raise ValueError(f"There is no stage {str(text)!r}: choose one of {names}.")
+
+
+def others(stage: Stage) -> list[Stage]:
+    """All other stages, as one goes on after this one: those behind it, then those before it, the encore last."""
+    rest = [other for other in STAGES if other is not stage]
+    return sorted(rest, key=lambda other: (other.encore > stage.encore, other.number < stage.number))
 
 
 def short_path(path: Path | str) -> str:

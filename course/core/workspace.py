@@ -23,7 +23,7 @@ def stub(stage: Stage) -> str:
 
 
 def write_stubs() -> list[Path]:
-    """Writes all ten learner's files anew; returns the backups of those that were changed."""
+    """Writes all learner's files anew; returns the backups of those that were changed."""
     return [backup for stage in STAGES if (backup := replace(stage, stub(stage)))]
 
 

@@ -17,7 +17,7 @@ from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
 from course.core.options import expanded
 from course.core.screen import printable
-from course.core.stages import ROOT, STAGES, short_path
+from course.core.stages import PIPELINE, ROOT, short_path
 from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Order, Settings, check_size
@@ -109,10 +109,11 @@ def numbered(out: Path, index: int) -> Path:
 
 
 def say_whose(blocks) -> None:
-    mine = [stage for stage in STAGES if blocks.origin[stage.number] == "exercises"]
-    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < len(STAGES) else ""
-    rest = "" if len(mine) == len(STAGES) else "; the reference stands in for the rest"
-    print(f"{len(mine)}/{len(STAGES)} blocks are yours{names}{rest}.")
+    mine = [stage for stage in PIPELINE if blocks.origin[stage.number] == "exercises"]
+    total = len(PIPELINE)
+    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < total else ""
+    rest = "" if len(mine) == total else "; the reference stands in for the rest"
+    print(f"{len(mine)}/{total} blocks are yours{names}{rest}.")
 
 
 def say_mistake(name: str | None) -> None:
@@ -124,11 +125,9 @@ def say_mistake(name: str | None) -> None:
 
 
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
-    import torch
-
     from course.draw import checkpoint as ckpt
     from course.draw import pictures
-    from course.draw.speed import check_compiler, speed_up
+    from course.draw.speed import check_compiler
 
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
@@ -148,13 +147,8 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     seed = settings.seed = random.SystemRandom().randrange(2**31) if settings.seed is None else settings.seed
 
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
-    model = ckpt.build(blocks, opened, device, dtype, settings.ema)
-    if settings.ema and not opened.has_ema:
-        print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    model = build_model(blocks, opened, device, dtype, settings)
     opened.tensors = {}  # the file is closed while it draws
-    warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
-    warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
-    speed_up(model, device, dtype, settings.compile)
     print(
         f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
         f"loaded in {time.perf_counter() - started:.1f} s"
@@ -163,13 +157,11 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
     target = out
-    size = (1, opened.config.vae.latent_channels, height // model.vae.factor, width // model.vae.factor)
     results = []
     for i in range(settings.count):
         one = replace(settings, seed=seed + i, count=1)
         started = time.perf_counter()
-        generator = torch.Generator().manual_seed(seed + i)
-        picture, frames = draw_one(blocks, model, one, size, generator, images, mask, device, film)
+        picture, frames = draw_one(blocks, model, one, device, images, mask, film)
         seconds = time.perf_counter() - started
         words = settings.prompt if settings.mistake is None else f"{settings.mistake} {settings.prompt}"
         target = target or pictures.free_name(ROOT / "outputs", words)  # now: another one may draw meanwhile
@@ -183,6 +175,20 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if target and len(results) > 1:
         pictures.write_png(target, pictures.contact_sheet(results), asdict(settings))
         print(f"{short_path(target)}  all {len(results)}")
+
+
+def build_model(blocks, opened, device, dtype, settings: Settings):
+    """The open checkpoint as a StableDiffusion (stage 9) that draws fast; notes what it cannot do as asked for."""
+    from course.draw.checkpoint import build
+    from course.draw.speed import speed_up
+
+    model = build(blocks, opened, device, dtype, settings.ema)
+    if settings.ema and not opened.has_ema:
+        print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
+    warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
+    speed_up(model, device, dtype, settings.compile)
+    return model
 
 
 def read_inputs(blocks, settings: Settings, width: int, height: int):
@@ -236,8 +242,8 @@ def warn_if_cut(tokenizer, name: str, text: str) -> None:
         print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {shown}")
 
 
-def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, images, mask, device, film: bool):
-    """One picture out of noise of this size, (1, channels, height, width); one frame per step if it is to be filmed."""
+def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):
+    """The picture of these settings, all of them known by now; one frame per step if it is to be filmed."""
     import torch
     from PIL import Image
     from tqdm import tqdm
@@ -245,7 +251,10 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, image
     from course.draw.pictures import strength_of
 
     sampler, vae = blocks[9], blocks[5]
-    noise = torch.randn(size, generator=generator).to(device)
+    assert s.seed is not None and s.height is not None and s.width is not None
+    generator = torch.Generator().manual_seed(s.seed)
+    size = (model.vae.post_quant_conv.in_channels, s.height // model.vae.factor, s.width // model.vae.factor)
+    noise = torch.randn((1, *size), generator=generator).to(device)
     frames = []
 
     def to_picture(tensor: torch.Tensor) -> Image.Image:

@@ -188,4 +188,4 @@ def learners_files() -> Iterator[Finding]:
         first, *rest = text.splitlines()
         yield False, first, "\n      ".join(rest)
     if not broken:
-        yield True, f"{short_path(exercises_folder())}: all ten files can be read", ""
+        yield True, f"{short_path(exercises_folder())}: all files can be read", ""

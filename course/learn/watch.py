@@ -21,7 +21,7 @@ import watchfiles
 from course.core.assemble import StageError
 from course.core.options import OneStage
 from course.core.screen import fancy
-from course.core.stages import ROOT, STAGES, Stage, exercises_folder, short_path, source_of
+from course.core.stages import ROOT, STAGES, Stage, exercises_folder, others, short_path, source_of
 from course.core.stubs import exercises, stub_text
 from course.learn import board, hints
 from course.learn.board import DONE, Verdict
@@ -224,10 +224,8 @@ class Watch:
 
     def go_on(self) -> None:
         """To the next stage that is not known to be done."""
-        number = self.stage.number
-        others = [*STAGES[number:], *STAGES[: number - 1]]
         done = [number for number, verdict in self.verdicts.items() if verdict.state == DONE]
-        left = [stage for stage in others if stage.number not in done]
+        left = [stage for stage in others(self.stage) if stage.number not in done]
         if not left:
             self.line("There is no other stage left to do.")
             return

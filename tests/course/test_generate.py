@@ -352,7 +352,8 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path):
         (["--blocks=mine"], ["BLOCKS=mine"]),
         (["--ema=perhaps"], ["EMA=perhaps"]),
         (["--mistake=stage08/beta-not-square"], ["beta-not-square", "did you mean stage08/betas-not-squared"]),
-        (["--mistake=stage11/no-scale"], ["MISTAKE='stage11/no-scale'", "no stage"]),
+        (["--mistake=stage99/no-scale"], ["MISTAKE='stage99/no-scale'", "no stage"]),
+        (["--mistake=stage11/not-clipped"], ["MISTAKE='stage11/not-clipped'", "no picture is drawn with"]),
         (["--mistake=layer-norm-eps"], ["MISTAKE=layer-norm-eps", "stage03/layer-norm-eps or stage06/layer-norm-eps"]),
         (["--mistake=\x1b[31m"], ["MISTAKE='\\x1b[31m'"]),
         (["--mistake=8/linear-betas", "--blocks=exercises"], ["MISTAKE=stage08/linear-betas", "BLOCKS=exercises"]),
@@ -857,7 +858,7 @@ def test_a_mistake_that_draws_nothing_is_named(draw, mine, name):
     assert "One of your blocks" not in errors and "Traceback" not in errors
 
 
-HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
+HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions does without it."
 
 
 @pytest.mark.parametrize(
