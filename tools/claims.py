@@ -23,6 +23,7 @@ from course.feedback.mistakes import changed, exercise_at, exercise_of, mistakes
 from course.learn.board import Verdict
 from tools.versions import Version, run_versions
 
+SECONDS = 1.0  # for a diagnosis: half of what it has for a learner, so that it claims rather more than less
 MOST_FALSE = 0.01  # the share of what is handed in
 OTHER_NUMBERS = 1_000_000  # what is added to the seeds of the tests' random numbers
 
@@ -158,7 +159,7 @@ class Claim:
 
 def judge(handed_in: Sequence[HandedIn]) -> list[Claim]:
     """What the messages claim, and which claims are false."""
-    verdicts = run_versions([one.version for one in handed_in])
+    verdicts = run_versions([one.version for one in handed_in], seconds=SECONDS)
     claims = [Claim(one, verdict) for one, verdict in zip(handed_in, verdicts, strict=True)]
     doubtful = [claim for claim in claims if claim.named and not claim.named & claim.handed_in.made]
     if doubtful:

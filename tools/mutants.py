@@ -14,6 +14,7 @@ from course.learn.board import Verdict
 from tools import claims
 from tools.versions import Version, run_versions
 
+SECONDS = 0.5  # for a diagnosis: more would only rule out other mistakes than the one that was made
 WANTED = 0.97  # the share of all mistakes that a failed test's message names
 
 
@@ -51,7 +52,7 @@ def judge(stages: list[Stage], talk: bool = False) -> list[Case]:
         if talk and (complaint := Case(entries[index][1], verdict).complaint()):
             print(complaint, flush=True)
 
-    verdicts = run_versions(versions, report)
+    verdicts = run_versions(versions, report, seconds=SECONDS)
     return [Case(mistake, verdict) for (_, mistake), verdict in zip(entries, verdicts, strict=True)]
 
 
