@@ -22,6 +22,7 @@ from course.feedback.mistakes import Mistake, exercise_of, mistakes_of
 from course.feedback.versions import mended, wrong_version
 
 left = 3  # how many failures of this run are still explained at length, which takes a second or two each
+blamed = ""  # the exercise that the latest failure was filed under: a good guess for the next one
 LIMIT = 2.0  # seconds of computing for one diagnosis
 LIMIT_OF_ONE = 0.5  # seconds for one version, and for finding the exercise of a failure that is not explained at length
 MOST_NAMED = 2
@@ -155,10 +156,12 @@ def wrong_exercise(error: BaseException, numbers: Sequence[str]) -> str:
 
 def suspected(stage: Stage, trial: Trial, numbers: Sequence[str], end: float, most: int | None = None) -> list[str]:
     """The exercises with whose solution the call comes out right, those of the test before the others."""
+    global blamed
     source = vars(trial.stage).get("__source__")
     if source is None:
         return []
     others = [exercise.number for exercise in exercises(stage) if exercise.number not in numbers]
+    others.sort(key=lambda number: number != blamed)
     found = []
     for number in [*reversed(numbers), *others]:
         version = mended(stage, source, frozenset({number}))
@@ -167,6 +170,7 @@ def suspected(stage: Stage, trial: Trial, numbers: Sequence[str], end: float, mo
             found.append(number)
             if len(found) == most:
                 break
+    blamed = "".join(found[:1]) or blamed
     return found
 
 
