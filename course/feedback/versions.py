@@ -38,7 +38,7 @@ def mended(stage: Stage, source: str, numbers: Collection[str]) -> ModuleType | 
     for exercise in exercises(stage):
         for name in exercise.names if exercise.number in numbers else ():
             replace_definition(tree.body, solution.body, name.split("."))
-    tree.body = [*(node for node in tree.body if is_future(node)), *imports, *tree.body]
+    tree.body = [*filter(is_future, tree.body), *imports, *(node for node in tree.body if not is_future(node))]
     return loaded(stage, ast.unparse(tree), "mended")
 
 
