@@ -25,6 +25,9 @@ left = 3  # how many failures of this run are still explained at length, which t
 blamed = ""  # the exercise that the latest failure was filed under: a good guess for the next one
 LIMIT = 2.0  # seconds of computing for one diagnosis
 LIMIT_OF_ONE = 0.5  # seconds for one version, and for finding the exercise of a failure that is not explained at length
+PATIENCE = (
+    40  # a version that waits that many times as long, on a busy machine or by itself, counts as one without result
+)
 MOST_NAMED = 2
 NOTHING = (
     1e-3  # tensors that are smaller, such as gradients that are zero but for rounding, are compared as if of this size
@@ -196,7 +199,7 @@ def attempt(trial: Trial, version: ModuleType, end: float) -> Result | None:
     if left <= 0:
         return None
     try:
-        with limited(min(left, LIMIT_OF_ONE)):
+        with limited(min(left, LIMIT_OF_ONE), patience=PATIENCE):
             return trial.of(version)
     except Stuck:
         return None
