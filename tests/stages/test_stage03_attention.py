@@ -10,7 +10,10 @@ from hypothesis.strategies import integers, none
 from course.feedback.compare import TOLERANCE, check, rand
 from course.feedback.renaming import our_weights
 from tests.stages.blocks import check_function, make_block, without
-from tests.stages.counterparts import check_counterpart, check_dtype, check_parameters, counterpart, rules_of
+from tests.stages.counterparts import (
+    check_counterpart, check_counterpart_in_turn, check_dtype, check_parameters, counterpart, rules_of,
+)
+from tests.stages.in_turn import check_function_in_turn, each_way
 
 sdpa = pytest.mark.exercise("3.1")
 multi_head = pytest.mark.exercise("3.2")
@@ -569,3 +572,57 @@ def test_the_dtype_stays(stage, text, shapes, dtype):
 @each_block
 def test_gradients(stage, text, shapes):
     check_counterpart(stage, text, gradients=True, **tensors(shapes), hint=CUT)
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+
+@sdpa
+def test_attention_called_again(stage):
+    masks = [rand(4, 6, seed=5), None, rand(4, 6, seed=6), None]
+    calls = [vectors(2, queries=4, seed=10 * i) | {"mask": mask} for i, mask in enumerate(masks)]
+    calls += [vectors(1, queries=3, width=5) | {"mask": None}]
+    check_function_in_turn(stage, MASKED, torch.nn.functional, calls)
+
+
+def changed_sizes(shapes, seed):
+    """Other numbers of the same shapes, then another number of samples, pixels or tokens, and words."""
+    larger = {name: (3, shape[1], 4, 2) if len(shape) == 4 else (3, shape[1] + 2, shape[2]) for name, shape in shapes.items()}
+    one = {name: (1, *shape[1:]) for name, shape in shapes.items()}
+    return [{n: rand(*s, seed=seed + i) for n, s in sizes.items()} for i, sizes in enumerate([shapes, shapes, larger, one])]
+
+
+@each_block
+@each_way
+def test_called_again(stage, text, shapes, way):
+    check_counterpart_in_turn(stage, text, changed_sizes(shapes, seed=20), way)
+
+
+@multi_head
+def test_self_attention_after_cross_attention_and_masks(stage):
+    words, x = rand(2, 7, 12, seed=1), [rand(2, 5, 12, seed=seed) for seed in range(2, 6)]
+    contexts, masks = [words, None, words + 1.0, None], [rand(5, 7, seed=7), None, None, causal(5)]
+    calls = [{"x": a, "context": b, "mask": c} for a, b, c in zip(x, contexts, masks)]
+    check_counterpart_in_turn(stage, "MultiHeadAttention(12, 3)", calls, "eval")
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [
+        pytest.param("MultiHeadAttention(64, 1)", torch.ones(1, 4, 64), marks=multi_head),
+        pytest.param("PixelAttention(64)", torch.tensor([1.0, -1.0] * 32).reshape(1, 64, 1, 1).expand(1, 64, 2, 2), marks=pixels),
+    ],
+)
+def test_blocks_do_not_overflow_in_half_precision(stage, text, x):
+    """All tokens are equal, so that each gets that token's value; queries times keys make 131072 or more."""
+    weights = {name: torch.zeros_like(w) for name, w in our_weights(counterpart(text), rules_of(text)).items()}
+    for name, factor in {"to_q": 64.0, "to_k": 32.0, "to_v": 1.0, "to_out": 1.0}.items():
+        weights[f"{name}.weight"] = factor * torch.eye(64, dtype=torch.float64)
+    if "norm.weight" in weights:
+        weights["norm.weight"] += 1.0
+    wanted = x.half() if text.startswith("Multi") else 2.0 * x.half()
+    check(
+        stage, lambda m: make_block(m, text, weights).half()(x.half()), wanted,
+        f"{text}(x) in float16, with equal tokens and q.k = 131072", tolerance=2e-3,
+        hint="scaled_dot_product_attention divides the queries by sqrt(d) before the product; float16 ends at 65504.",
+    )
