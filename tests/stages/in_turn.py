@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from course.feedback.compare import TOLERANCE, check, describe, difference, evaluated
 from tests.stages.blocks import make_block
@@ -18,7 +18,7 @@ ALONE = (
     "  A single call gives the right result: something is kept from one call to the next. What a call returns\n"
     "  depends on nothing but its arguments and the parameters."
 )
-IN_EVAL = "  After .eval() the results are right: in training, too, nothing is left to chance here, and nothing left out."
+IN_EVAL = "  After .eval() the results are right. They are the same in training: no dropout, no sampling, no shortcut."
 WAYS = {
     "eval": "called several times in turn",
     "train": "in training mode, after .train()",
@@ -33,7 +33,9 @@ def in_dtype(values: Iterable[Any], dtype: torch.dtype) -> list[Any]:
 
 
 def told(index: int, inputs: Inputs) -> str:
-    """Which call it is, as the message names it."""
+    """Which call it is, as the message names it; a call that is given as text speaks for itself."""
+    if "call" in inputs:
+        return f"{index + 1}. {inputs['call']}"
     arguments = ", ".join(f"{name} = {describe(value)}" for name, value in inputs.items())
     return f"call {index + 1}, {arguments}"
 

@@ -166,7 +166,8 @@ PICTURES = [{"x": rand(*shape, seed=seed, scale=1.0 + seed, shift=seed)} for see
 
 @functional
 def test_function_called_again(stage):
-    calls = [x | {"groups": groups, "eps": eps} for x, groups, eps in zip(PICTURES, (3, 2, 6, 1), (1e-5, 0.1, 1e-5, 1.0))]
+    settings = [(3, 1e-5), (2, 0.1), (6, 1e-5), (1, 1.0)]
+    calls = [x | {"groups": groups, "eps": eps} for x, (groups, eps) in zip(PICTURES, settings)]
     check_function_in_turn(stage, "group_norm(x, groups, eps=eps)", torch.nn.functional, calls)
 
 

@@ -10,7 +10,11 @@ from hypothesis.strategies import booleans, integers
 from course.feedback.compare import check, rand
 from tests.stages.blocks import check_function, make_block
 from tests.stages.counterparts import (
-    check_counterpart, check_counterpart_in_turn, check_dtype, check_parameters, counterpart,
+    check_counterpart,
+    check_counterpart_in_turn,
+    check_dtype,
+    check_parameters,
+    counterpart,
 )
 from tests.stages.in_turn import check_function_in_turn, each_way
 

@@ -16,6 +16,7 @@ from course.feedback.compare import check, name_of, rand, results_and_gradients
 from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
 from tests.stages.blocks import check_block, divergence, make_block, text_of
+from tests.stages.in_turn import ALONE, IN_EVAL, WAYS, check_block_in_turn, check_in_turn, each_way
 
 waves = pytest.mark.exercise("7.1")
 down = pytest.mark.exercise("7.2")
@@ -197,11 +198,11 @@ def their_level(kind, config, level, shrink=1.0):
     return reference.called(block, forward), rules
 
 
-def make_level(module, kind, config, level, shrink=1.0):
+def make_level(module, kind, config, level, shrink=1.0, train=False):
     """Our block, called like theirs and with the same kind of result."""
     wanted, rules = their_level(kind, config, level, shrink)
     weights = renaming.our_weights(wanted, rules)
-    block = make_block(module, f"{kind}(config, level={level})", weights, {"config": config})
+    block = make_block(module, f"{kind}(config, level={level})", weights, {"config": config}).train(train)
 
     def forward(x, *others):
         *skips, time, context = others
@@ -475,3 +476,47 @@ def test_unet_gradients(stage):
 def test_any_size(stage, batch, height, width, seed):
     given = inputs_of(MIXED, batch, seed, height, width)
     check_unet(stage, MIXED, given, about=f"latents of shape {tuple(given['latents'].shape)}")
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+BRIEF = replace(SAME_WIDTHS, blocks_per_level=1)  # with a transformer on its first level
+
+
+@waves
+def test_timestep_embedding_called_again(stage):
+    """Of float32 timesteps first, then of float64 ones, with other widths and periods."""
+    times = TIMES.double()
+    calls = [{"t": times, "n": n, "period": p} for n, p in [(8, 1e4), (8, 1e4), (6, 1e4), (8, 100.0)]]
+    calls[1] |= {"t": times.flip(0)[:4]}
+
+    def answer(module):
+        module.timestep_embedding(TIMES, 8)
+        return module.timestep_embedding
+
+    text = "timestep_embedding(t, channels, max_period) after timestep_embedding(int64 t, 8)"
+    check_in_turn(stage, text, answer, precise_waves, calls)
+
+
+@both_ways
+@pytest.mark.parametrize("way", ["eval", "train"])
+def test_level_called_again(stage, kind, way):
+    calls = [inputs_of_level(kind, BRIEF, 0, batch, seed) for batch, seed in [(2, 0), (2, 5), (3, 9)]]
+    wanted, _ = their_level(kind, BRIEF, 0)
+    check_in_turn(
+        stage, f"{text_of_level(kind, BRIEF, 0)}, {WAYS[way]}",
+        lambda m: make_level(m, kind, BRIEF, 0, train=way == "train"), wanted, [*calls, calls[0]],
+        alone=IN_EVAL if way == "train" else ALONE, tolerance=1e-9,
+        fresh=lambda m: lambda *values: make_level(m, kind, BRIEF, 0)(*values),
+    )
+
+
+@whole
+@each_way
+def test_unet_called_again(stage, way):
+    calls = [inputs_of(BRIEF, *more) for more in [(2, 0), (2, 5), (3, 9, 2, 1), (1, 2, 1, 2)]]
+    wanted = theirs(BRIEF)
+    check_block_in_turn(
+        stage, "UNet(config)", lambda *values: wanted(*values).sample, renaming.our_weights(wanted, UNET_PARTS), calls,
+        way, names={"config": BRIEF}, tolerance=1e-9, roundings=2000,  # angles of float32 timesteps: FLOAT32_ANGLES
+    )
