@@ -229,7 +229,7 @@ def test_silu_called_again(stage):
 @pytest.mark.parametrize("text", ["ResidualBlock(8, 8, num_groups=4)", TIME])
 @each_way
 def test_called_again(stage, text, way):
-    shapes = [(2, 8, 5, 7), (2, 8, 5, 7), (3, 8, 4, 6), (1, 8, 5, 7)]
+    shapes = [(2, 8, 5, 7), (2, 8, 5, 7), (2, 8, 3, 4), (3, 8, 4, 6), (1, 8, 5, 7)]
     calls = [{"x": rand(*shape, seed=seed)} for seed, shape in enumerate(shapes)]
     if "time" in text:
         calls = [x | {"time_embedding": rand(len(x["x"]), 10, seed=9 - i)} for i, x in enumerate(calls)]

@@ -112,14 +112,18 @@ def test_any_leading_dimensions(stage, leading):
 
 
 @sdpa
-def test_a_key_masked_with_minus_infinity_is_not_there(stage):
+@pytest.mark.parametrize("factor", [1.0, 1e12], ids=["", "with a large score"])
+def test_a_key_masked_with_minus_infinity_is_not_there(stage, factor):
     inputs, mask, seen = vectors(2, keys=5), torch.zeros(3, 5, dtype=torch.float64), [0, 1, 3, 4]
     mask[:, 2] = -math.inf
+    inputs["key"][:, 2] *= factor
     query, key, value = inputs.values()
     check(
         stage, MASKED, torch.nn.functional.scaled_dot_product_attention(query, key[:, seen], value[:, seen]),
-        f"{MASKED} with -inf for the third of five keys", **inputs, mask=mask,
-        hint="add the mask before the softmax: exp(-inf) is 0, and the other weights still sum to 1.",
+        f"{MASKED} with -inf for the third of five keys{'' if factor == 1.0 else ', which is very large'}",
+        **inputs, mask=mask,
+        hint="add the mask before the softmax: exp(-inf) is 0, and the other weights still sum to 1."
+        if factor == 1.0 else "-inf outweighs any score; a finite number in its place does not.",
     )
 
 
@@ -591,12 +595,15 @@ def test_attention_called_again(stage):
 
 
 def changed_sizes(shapes, seed):
-    """Other numbers of the same shapes, then another number of samples, pixels or tokens, and words."""
+    """Other numbers of the same shapes, then fewer pixels or tokens and words, then more of all, then one sample."""
+
+    def smaller(batch, size, *rest):
+        return (batch, size, 2, 2) if len(rest) == 2 else (batch, max(1, size - 2), *rest)
 
     def larger(batch, size, *rest):
         return (3, size, 4, 2) if len(rest) == 2 else (3, size + 2, *rest)
 
-    sizes = [lambda *shape: shape, lambda *shape: shape, larger, lambda _, *rest: (1, *rest)]
+    sizes = [lambda *shape: shape, lambda *shape: shape, smaller, larger, lambda _, *rest: (1, *rest)]
     return [{n: rand(*size(*s), seed=seed + i) for n, s in shapes.items()} for i, size in enumerate(sizes)]
 
 

@@ -568,13 +568,28 @@ def test_encoder_gradients(stage, config):
 @encoder
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
 def test_the_encoder_has_the_dtype_of_its_parameters(stage, dtype):
-    tokens = tokens_of(ONE_LAYER)
+    check_dtype_of_encoder(stage, ONE_LAYER, dtype, "causal_mask gives float32: bring it to the dtype of x.")
+
+
+def check_dtype_of_encoder(stage, config, dtype, hint):
+    tokens = tokens_of(config)
     check(
-        stage, lambda m: make_encoder(m, ONE_LAYER).to(dtype)(tokens).detach(), theirs(ONE_LAYER)(tokens).to(dtype),
-        f"CLIPTextEncoder(config).to({dtype})(tokens)",
+        stage, lambda m: make_encoder(m, config).to(dtype)(tokens).detach(), theirs(config)(tokens).to(dtype),
+        f"CLIPTextEncoder(config).to({dtype})(tokens) with {tokens.shape[1]} tokens",
         tolerance=10 * torch.finfo(dtype).eps,  # weights and results of all layers are rounded: 1 to 2 in all
-        hint="causal_mask gives float32: bring it to the dtype of x.",
+        hint=hint,
     )
+
+
+@encoder
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=name_of)
+def test_three_hundred_positions(stage, dtype):
+    config = CLIPConfig(vocab_size=40, width=8, hidden_width=8, num_layers=1, num_heads=2, max_length=300)
+    hint = "positions are whole numbers: bfloat16 makes 256 of 257, and int8 ends at 127."
+    if dtype == torch.float64:
+        check_encoder(stage, config, tokens_of(config), about="with 300 tokens", hint=hint)
+    else:
+        check_dtype_of_encoder(stage, config, dtype, hint)
 
 
 @encoder

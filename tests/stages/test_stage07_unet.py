@@ -514,7 +514,7 @@ def test_level_called_again(stage, kind, way):
 @whole
 @each_way
 def test_unet_called_again(stage, way):
-    calls = [inputs_of(BRIEF, *more) for more in [(2, 0), (2, 5), (3, 9, 2, 1), (1, 2, 1, 2)]]
+    calls = [inputs_of(BRIEF, *more) for more in [(2, 0, 2, 2), (2, 5, 2, 2), (2, 3, 1, 1), (3, 9, 2, 1)]]
     wanted = theirs(BRIEF)
     check_block_in_turn(
         stage, "UNet(config)", lambda *values: wanted(*values).sample, renaming.our_weights(wanted, UNET_PARTS), calls,
