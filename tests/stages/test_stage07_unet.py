@@ -1,5 +1,6 @@
 """Stage 7 against diffusers' UNet2DConditionModel and its parts."""
 
+import copy
 import functools
 import math
 from dataclasses import replace
@@ -15,7 +16,7 @@ from course.feedback import renaming
 from course.feedback.compare import check, name_of, rand, results_and_gradients
 from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
-from tests.stages.blocks import check_block, divergence, make_block, text_of
+from tests.stages.blocks import check_block, divergence, make_block, text_of, without
 from tests.stages.in_turn import ALONE, IN_EVAL, WAYS, check_block_in_turn, check_in_turn, each_way
 
 waves = pytest.mark.exercise("7.1")
@@ -447,6 +448,27 @@ def test_unet_keeps_the_dtype(stage, dtype):
 
 
 @whole
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32], ids=name_of)
+def test_bfloat16_does_not_round_the_timesteps(stage, dtype):
+    """With conv_in at zero, the latents play no part and the times a large one."""
+    wanted = without(copy.deepcopy(theirs(ONE_BLOCK)), "conv_in")
+    latents, _, context = inputs_of(ONE_BLOCK, batch=4).values()
+    timesteps = torch.tensor([999, 997, 995, 301])
+
+    def run(module):
+        unet = make_unet(module, ONE_BLOCK, wanted).bfloat16()
+        return unet(latents.bfloat16(), timesteps.to(dtype), context.bfloat16())
+
+    with torch.no_grad():
+        check(
+            stage, run, wanted(latents, timesteps.double(), context).sample.bfloat16(),
+            f"UNet(config).bfloat16()(latents, timesteps, context), timesteps [999, 997, 995, 301] in {name_of(dtype)}",
+            tolerance=8 * torch.finfo(torch.bfloat16).eps,  # 1.5 of rounding; timesteps in bfloat16 make 20
+            hint="hand the timesteps on as they came: bfloat16 makes 1000 of 999 and 996 of 997.",
+        )
+
+
+@whole
 def test_unet_not_contiguous(stage):
     given = inputs_of(ONE_BLOCK)
     given["latents"] = given["latents"].to(memory_format=torch.channels_last)
@@ -485,16 +507,16 @@ BRIEF = replace(SAME_WIDTHS, blocks_per_level=1)  # with a transformer on its fi
 
 @waves
 def test_timestep_embedding_called_again(stage):
-    """Of float32 timesteps first, then of float64 ones, with other widths and periods."""
+    """First in float32, with a width that no other test asks for, then in float64, with other widths and periods."""
     times = TIMES.double()
-    calls = [{"t": times, "n": n, "period": p} for n, p in [(8, 1e4), (8, 1e4), (6, 1e4), (8, 100.0)]]
+    calls = [{"t": times, "channels": n, "max_period": p} for n, p in [(10, 1e4), (10, 1e4), (6, 1e4), (10, 100.0)]]
     calls[1] |= {"t": times.flip(0)[:4]}
 
     def answer(module):
-        module.timestep_embedding(TIMES, 8)
+        module.timestep_embedding(TIMES, 10)
         return module.timestep_embedding
 
-    text = "timestep_embedding(t, channels, max_period) after timestep_embedding(int64 t, 8)"
+    text = "timestep_embedding(t, channels, max_period) in float64, after timestep_embedding(t, 10) in float32"
     check_in_turn(stage, text, answer, precise_waves, calls)
 
 
