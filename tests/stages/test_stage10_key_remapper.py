@@ -134,7 +134,7 @@ def test_text_encoder(stage, config):
 
 @averages
 def test_name_of_an_average(stage):
-    raw, average = torch.zeros(2), torch.ones(2)
+    raw, average = torch.zeros(2), torch.ones(2, dtype=torch.float16)
     tensors = {"model.diffusion_model.out.0.weight": raw, "model_ema.diffusion_modelout0weight": average}
     check(
         stage, "select_ema(state_dict)['model.diffusion_model.out.0.weight']", average, state_dict=tensors,
