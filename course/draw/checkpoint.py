@@ -220,7 +220,7 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]
 
 
 @contextlib.contextmanager
-def _uninitialised(dtype: torch.dtype) -> Iterator[None]:
+def uninitialised(dtype: torch.dtype) -> Iterator[None]:
     """New layers are made in this dtype and without drawing random weights, which takes seconds for a large model."""
     functions = {name: f for name, f in vars(nn.init).items() if name.endswith("_") and not name.startswith("_")}
     default = torch.get_default_dtype()
@@ -260,7 +260,7 @@ def build(
     parts = remap.split_checkpoint(remap.select_ema(tensors) if ema and checkpoint.has_ema else tensors)
 
     def fill(make, weights: dict[str, Tensor]) -> nn.Module:
-        with _uninitialised(dtype):
+        with uninitialised(dtype):
             model = make()
         try:
             remap.load_weights(model, weights)
