@@ -15,6 +15,7 @@ from types import FrameType
 from course.core.assemble import for_generating
 from course.core.messages import Refusal
 from course.core.stages import ROOT, STAGES, short_path
+from course.core.threads import waiting
 from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Order, Settings, check_size
@@ -24,8 +25,7 @@ def generate(order: Order) -> int:
     """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 130 stopped. A Refusal is the caller's."""
     with stoppable():
         try:
-            # Two threads that wait for each other by spinning are slower than one; torch reads this at its import.
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            os.environ.update(waiting())
             return run(order.settings(), order.out, order.film)
         except KeyboardInterrupt:
             print("\nStopped; nothing half-finished was written.", file=sys.stderr)
