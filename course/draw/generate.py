@@ -104,10 +104,15 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
 
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
-    dtype = ckpt.choose_dtype(settings.dtype, device)
+    ckpt.choose_dtype(settings.dtype, device)  # refuses an unknown one
     if settings.compile:
         check_compiler(device)
     opened = ckpt.open_checkpoint(settings.checkpoint or ckpt.TINY, settings.tokenizer)
+    dtype = ckpt.choose_dtype(settings.dtype, device, opened.config)
+    name, why = str(dtype).removeprefix("torch."), ""
+    if settings.dtype == "auto" and device.type == "cpu":
+        why = f" ({ckpt.why_dtype(dtype)})"
+        settings.dtype = name  # for FROM: on another processor it would be another one
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor
@@ -127,10 +132,7 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
     warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
     speed_up(model, device, dtype, settings.compile)
-    print(
-        f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
-        f"loaded in {time.perf_counter() - started:.1f} s"
-    )
+    print(f"{short_path(opened.path)} on {device}, {name}{why}, loaded in {time.perf_counter() - started:.1f} s")
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
