@@ -10,7 +10,7 @@ from pathlib import Path
 from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
 from course.core.options import OneStage, like, option
-from course.core.stages import ROOT, Stage, short_path
+from course.core.stages import ENCORE, ROOT, Stage, short_path
 from course.core.threads import waiting
 from course.draw.blame import explain
 from course.draw.settings import Settings
@@ -37,7 +37,8 @@ def show(options: ShowOptions) -> int:
     os.environ.update(waiting())
     blocks = None
     try:
-        blocks = for_generating(options.blocks, fused=True)
+        encore = [other.number for other in ENCORE if other.number <= stage.number]
+        blocks = for_generating(options.blocks, fused=True, encore=encore)
         draw(blocks, stage, options)
         return 0
     except (Exception, SystemExit, GeneratorExit) as error:
@@ -47,8 +48,8 @@ def show(options: ShowOptions) -> int:
 def draw(blocks: Blocks, stage: Stage, options: ShowOptions) -> None:
     """Draws a stage's pictures and names each of them on the screen."""
     from course.draw.checkpoint import TINY
-    from course.show.page import write
-    from course.show.studio import Studio
+    from course.studio.page import write
+    from course.studio.studio import Studio
 
     studio = Studio(blocks, options.checkpoint or TINY, options.tokenizer, options.device, options.steps)
     print(*studio.notes(stage), flush=True)

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import nn
 
-from course.show.page import Page, new_figure
-from course.show.studio import Studio
+from course.studio.page import Page, new_figure
+from course.studio.studio import Studio
 
 DEPTH = 40
 CHANNELS = 16

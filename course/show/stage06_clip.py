@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from course.show.page import Page, new_figure
-from course.show.studio import Studio
+from course.studio.page import Page, new_figure
+from course.studio.studio import Studio
 
 PROMPTS = (
     "a red house in the snow",

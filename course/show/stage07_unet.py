@@ -8,8 +8,8 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from course.show.page import Page, grid_figure, labelled_figure
-from course.show.studio import PROMPT, Studio, hooked, switched_off
+from course.studio.page import Page, grid_figure, labelled_figure
+from course.studio.studio import PROMPT, Studio, hooked, switched_off
 
 TIMESTEPS = (999, 900, 750, 600, 450, 300, 150, 50)
 MOST_STEPS = 10

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from course.show.page import Page, grid, grid_figure, new_figure
-from course.show.studio import PROMPT, Studio
+from course.studio.page import Page, grid, grid_figure, new_figure
+from course.studio.studio import PROMPT, Studio
 
 SHOWN = (0, 100, 200, 300, 400, 500, 600, 800, 999)
 COUNTS = (1, 2, 5, 10, 25, 50)

@@ -7,7 +7,6 @@ than the memory is no problem, and `captions.json` with several captions for eac
 import json
 import multiprocessing
 import os
-import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from course.scenes.captions import caption
-from course.scenes.scenes import draw_scene, sample_scene
+from course.scenes.examples import draw_example
 
-CAPTIONS_EACH = 4
 MAX_CHECKED = 64
 
 
@@ -44,14 +41,6 @@ class Pictures:
     @property
     def num_trained(self) -> int:
         return len(self.images) - self.num_checked
-
-
-def draw_example(seed: int, index: int, size: int) -> tuple[np.ndarray, list[str]]:
-    """Draws picture number `index`: ((size, size, 3) uint8, captions). The same arguments give the same example."""
-    rng = random.Random(f"{seed} {index}")
-    scene = sample_scene(rng)
-    captions = [caption(scene, rng) for _ in range(CAPTIONS_EACH)]
-    return np.asarray(draw_scene(scene, rng, size)), captions
 
 
 def _draw_chunk(job: tuple[str, int, int, int, int]) -> list[list[str]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from course.scenes.scenes import Scene, draw_scene, sample_scene
-from course.training.judge import as_tensor
+from course.studio.judge import as_tensor
 from course.training.loop import whole_file
 
 SIZE = 64  # pixels; larger pictures are made smaller

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 from course import cli
 from course.core.config import tiny_config
+from course.scenes.examples import draw_example
 from course.scenes.scenes import TIMES, Scene, Thing, draw_scene, is_held_out
-from course.training import evaluate, judge, lights
-from course.training.data import draw_example
+from course.studio import judge
+from course.training import evaluate, lights
 from course.training.export import write_untrained
 
 pytestmark = pytest.mark.limit(120)

@@ -24,7 +24,7 @@ POSITIVE = "inferno"  # colours for numbers from zero on
 
 @dataclass
 class Page:
-    """One picture of `make show`. The figure holds only the body; `write` adds the words around it."""
+    """A picture with words. The figure holds only the body; `write` adds the words around it."""
 
     title: str
     caption: str
@@ -69,6 +69,12 @@ def colours(values, low: float | None = None, high: float | None = None, name: s
     high = values.max() if high is None else high
     scaled = (values - low) / max(high - low, 1e-12)
     return (matplotlib.colormaps[name](scaled)[..., :3] * 255).astype(numpy.uint8)
+
+
+def difference(a: numpy.ndarray, b: numpy.ndarray, gain: float) -> numpy.ndarray:
+    """How far two RGB pictures are apart, so many times enhanced: black where they are the same, (..., 3), uint8."""
+    apart = gain * numpy.abs(a.astype(float) - b).mean(-1, keepdims=True)
+    return numpy.broadcast_to(apart.clip(0, 255).astype(numpy.uint8), a.shape)
 
 
 def enlarge(picture, size: int, smooth: bool = False) -> numpy.ndarray:
