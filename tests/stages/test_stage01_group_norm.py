@@ -7,6 +7,7 @@ from hypothesis.strategies import integers
 
 from course.feedback.compare import check, evaluated, rand, randomised
 from tests.stages.blocks import check_block, check_function, make_block
+from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, each_way
 
 functional = pytest.mark.exercise("1.1")
@@ -176,3 +177,12 @@ def test_function_called_again(stage):
 def test_layer_called_again(stage, way):
     theirs = randomised(torch.nn.GroupNorm(3, 6))
     check_block_in_turn(stage, "GroupNorm(3, 6)", theirs, theirs.state_dict(), PICTURES, way)
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("1.1", "1.2")
+@each_drawing("text to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

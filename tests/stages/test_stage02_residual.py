@@ -16,6 +16,7 @@ from tests.stages.counterparts import (
     check_parameters,
     counterpart,
 )
+from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_function_in_turn, each_way
 
 activation = pytest.mark.exercise("2.1")
@@ -234,3 +235,12 @@ def test_called_again(stage, text, way):
     if "time" in text:
         calls = [x | {"time_embedding": rand(len(x["x"]), 10, seed=9 - i)} for i, x in enumerate(calls)]
     check_counterpart_in_turn(stage, text, calls, way)
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("2.1", "2.2")
+@each_drawing("text to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

@@ -18,6 +18,7 @@ from tests.stages.counterparts import (
     counterpart,
     rules_of,
 )
+from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_function_in_turn, each_way
 
 sdpa = pytest.mark.exercise("3.1")
@@ -643,3 +644,12 @@ def test_blocks_do_not_overflow_in_half_precision(stage, text, x):
         f"{text}(x) in float16, with equal tokens and q.k = 131072", tolerance=2e-3, inputs={"x": x},
         hint="scaled_dot_product_attention divides the queries by sqrt(d) before the product; float16 ends at 65504.",
     )
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("3.1", "3.2", "3.3", "3.4", "3.5", "3.6")
+@each_drawing("text to image", "image to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

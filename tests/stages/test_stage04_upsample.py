@@ -16,6 +16,7 @@ from tests.stages.counterparts import (
     check_parameters,
     counterpart,
 )
+from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_function_in_turn, each_way
 
 nearest = pytest.mark.exercise("4.1")
@@ -254,3 +255,12 @@ def test_nearest_called_again(stage):
 @each_way
 def test_called_again(stage, text, way):
     check_counterpart_in_turn(stage, text, [{"x": rand(*shape, seed=i)} for i, shape in enumerate(SHAPES)], way)
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("4.1", "4.2", "4.3")
+@each_drawing("text to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

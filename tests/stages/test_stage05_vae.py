@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -18,7 +17,12 @@ from course.feedback.compare import check, give_weights, name_of, rand, results_
 from course.feedback.divergence import VAE_PARTS
 from tests.stages import reference
 from tests.stages.blocks import check_block, divergence, make_block, text_of
+from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, each_way
+from tests.stages.light import without_compiler
+
+with without_compiler():
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 encoder = pytest.mark.exercise("5.1")
 decoder = pytest.mark.exercise("5.2")
@@ -518,3 +522,12 @@ def test_tensor_to_images_called_again(stage):
 
     calls = [{"x": rand(*shape, seed=i)} for i, shape in enumerate([(2, 3, 4, 5), (2, 3, 4, 5), (1, 3, 5, 4)])]
     check_function_in_turn(stage, "tensor_to_images(x)", SimpleNamespace(tensor_to_images=theirs), calls)
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("5.1", "5.2", "5.3", "5.4", "5.5")
+@each_drawing("text to image", "image to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers.models.embeddings import get_timestep_embedding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +16,12 @@ from course.feedback.compare import check, name_of, rand, results_and_gradients
 from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
 from tests.stages.blocks import check_block, divergence, make_block, text_of, without
+from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import ALONE, IN_EVAL, WAYS, check_block_in_turn, check_in_turn, each_way
+from tests.stages.light import without_compiler
+
+with without_compiler():
+    from diffusers.models.embeddings import get_timestep_embedding
 
 waves = pytest.mark.exercise("7.1")
 down = pytest.mark.exercise("7.2")
@@ -545,3 +549,12 @@ def test_unet_called_again(stage, way):
         stage, "UNet(config)", lambda *values: wanted(*values).sample, renaming.our_weights(wanted, UNET_PARTS), calls,
         way, names={"config": BRIEF}, tolerance=1e-9, roundings=2000,  # angles of float32 timesteps: FLOAT32_ANGLES
     )
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("7.1", "7.2", "7.3", "7.4")
+@each_drawing("text to image", "image to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)
