@@ -1,0 +1,134 @@
+"""When is it decided what a picture shows?
+
+The prompt is exchanged for another one on the way. Two prompts differ in all four attributes: time of day, ground,
+colour and thing. The first one is followed for k of n steps, the second one for the rest, from the same noise, and the
+judge reads the result. If it still shows, say, the first prompt's time of day, that was decided in the first k steps.
+
+All pictures that follow the first prompt for at least k steps are the same up to there, so they are computed once: in
+each step one more branch leaves the common way.
+"""
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from course.experiments.lab import Lab, Result
+from course.scenes.captions import plain_prompt
+from course.scenes.scenes import Scene, Thing
+from course.studio.judge import ATTRIBUTES, truth
+from course.studio.page import grid, new_figure
+from course.studio.question import Question
+
+TITLE = "When is it decided what a picture shows?"
+QUESTION = Question(
+    "The prompt is exchanged for another one on the way. What can be changed for the shortest time?",
+    ("the time of day", "the ground", "the colour of the thing", "the thing itself"),
+)
+SHOWN = ("time", "ground", "colour", "object")  # in the order of the choices
+NAMES = {"time": "time of day", "ground": "ground", "colour": "colour", "object": "thing"}
+EXAMPLE = (
+    Scene((Thing("house", "red"),), "meadow", "day", "big", "centre"),
+    Scene((Thing("rocket", "blue"),), "desert", "night", "big", "centre"),
+)
+
+
+@torch.no_grad()
+def run(lab: Lab) -> Result:
+    steps = lab.pick(16, 3)
+    pairs = [EXAMPLE, *different_pairs(lab, lab.pick(9, 1))]
+    branches = walk(lab, pairs, steps)
+    images = lab.decoded(torch.cat(branches)).unflatten(0, (steps + 1, len(pairs)))  # (k, pair, 3, height, width)
+    kept = {name: shares(lab, images, [first for first, _ in pairs], name) for name in SHOWN}
+    moment = {name: crossing(kept[name]) for name in SHOWN}
+
+    order = sorted(SHOWN, key=lambda name: moment[name])
+    listed = ", ".join(f"the {NAMES[name]} after {moment[name]:.1f}" for name in order)
+    in_between = mean_of_neither(lab, images, pairs)
+    text = (
+        f"In {len(pairs)} pairs of prompts, half of the pictures keep what the first prompt said about {listed} of "
+        f"{steps} steps. So the order is {', '.join(NAMES[name] for name in order)}. "
+        f"{100 * in_between:.0f} % of all answers of the judge are neither the first nor the second prompt's: "
+        "pictures that were exchanged in the middle can be a mixture."
+    )
+    figure = draw(lab, images[:, 0], kept, moment)
+    return Result(figure, text, answer=SHOWN.index(order[0]))
+
+
+def different_pairs(lab: Lab, count: int) -> list[tuple[Scene, Scene]]:
+    """Pairs of scenes that have no attribute in common."""
+    pairs: list[tuple[Scene, Scene]] = []
+    scenes = lab.scenes_to_draw(40 * count + 40)
+    for first, second in zip(scenes[0::2], scenes[1::2]):
+        same = [bool(a[0] == b[0]) for a, b in zip(truth([first]).values(), truth([second]).values())]
+        if not any(same) and len(pairs) < count:
+            pairs.append((first, second))
+    return pairs
+
+
+def walk(lab: Lab, pairs: list[tuple[Scene, Scene]], count: int) -> list[Tensor]:
+    """The latents of all pairs, (pairs, channels, height, width), for an exchange after 0, 1 ... count steps."""
+    sampler, schedule, unet = lab.blocks[9], lab.model.schedule, lab.model.unet
+    first, second, none = (
+        sampler.encode_prompts(lab.model, prompts)
+        for prompts in ([plain_prompt(a) for a, _ in pairs], [plain_prompt(b) for _, b in pairs], [""] * len(pairs))
+    )
+    timesteps = schedule.inference_timesteps(count)
+    common, left = lab.noise(20, len(pairs)), []
+    for timestep, following in zip(timesteps, [*timesteps[1:], -1]):
+        left.append(common)  # one more branch turns to the second prompt here
+        latents = torch.cat([*left, common])
+        contexts = torch.cat([second] * len(left) + [first])
+        nothing = none.repeat(len(left) + 1, 1, 1)
+        scale = lab.opened.config.guidance_scale
+        noise = sampler.predict_noise(unet, latents, timestep, contexts, nothing, scale)
+        latents = lab.blocks[8].ddim_step(schedule, latents, noise, timestep, following)
+        *left, common = latents.split(len(pairs))
+    return [*left, common]
+
+
+def shares(lab: Lab, images: Tensor, firsts: list[Scene], name: str) -> list[float]:
+    """For each k, the share of pictures that show the first prompt's value of an attribute."""
+    return [lab.right(some, firsts)[name] for some in images]
+
+
+def mean_of_neither(lab: Lab, images: Tensor, pairs: list[tuple[Scene, Scene]]) -> float:
+    """How often the judge's answer is neither prompt's, over all k and attributes."""
+    found = []
+    for some in images:
+        one, other = (lab.hits(some, [pair[i] for pair in pairs]) for i in (0, 1))
+        found += [1 - one[name] - other[name] for name in ATTRIBUTES]
+    return float(torch.stack(found).mean())
+
+
+def crossing(values: list[float]) -> float:
+    """After how many steps the share first reaches a half, by straight lines between the measured ones."""
+    for k, value in enumerate(values):
+        if value >= 0.5:
+            before = values[k - 1] if k else value
+            return float(k) if value == before else k - 1 + (0.5 - before) / (value - before)
+    return float(len(values) - 1)
+
+
+def draw(lab: Lab, images: Tensor, kept: dict[str, list[float]], moment: dict[str, float]) -> Figure:
+    steps = len(images) - 1
+    shown = sorted({round(i * steps / 8) for i in range(9)})
+    figure = new_figure(height=4.7)
+    top, bottom = figure.subplots(2, 1, height_ratios=[1, 2.2])
+    grid(top, [[lab.arrays(images[k : k + 1])[0] for k in shown]], [], [f"after {k}" for k in shown])
+    one, other = (plain_prompt(scene) for scene in EXAMPLE)
+    top.set_title(f"'{one}', exchanged for '{other}'", fontsize=10.5)
+    for name, style in zip(SHOWN, ("-o", "-s", "-^", "-D")):
+        bottom.plot(
+            range(steps + 1),
+            [100 * share for share in kept[name]],
+            style,
+            markersize=5,
+            label=f"{NAMES[name]}: after {moment[name]:.1f} steps",
+        )
+    bottom.axhline(50, color="0.6", linewidth=0.8, linestyle="--")
+    bottom.set_xlabel(f"exchanged after so many of {steps} steps", fontsize=11)
+    bottom.set_ylabel("still as in the\nfirst prompt (%)", fontsize=11)
+    bottom.set_xticks(range(0, steps + 1))
+    bottom.legend(fontsize=10.5, loc="lower right", title="half of the pictures keep it", title_fontsize=10.5)
+    bottom.grid(alpha=0.3)
+    return figure
