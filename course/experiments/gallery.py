@@ -1,6 +1,6 @@
 """Writes down what experiments found: a page in outputs/, or an entry of docs/gallery.md.
 
-An entry is a PNG file without words around its figure; its words are in the file's text entries, so that the page can be
+An entry is a PNG file without words around its figure; its words are in the file's text entries. So the page can be
 made of the pictures that are there, and an experiment that is run again replaces its own entry only.
 """
 
@@ -83,9 +83,9 @@ def write_text(folder: Path) -> Path:
     lines = [
         "# Questions and answers",
         "",
-        "What the model that comes with the course answers when it is asked. Each picture and each number here is made by",
-        "`make experiment NAME=...`, with your own blocks where they are finished; `make experiment NAME=all` makes this page",
-        "anew. The experiments are in [course/experiments/](../course/experiments/), one short file each.",
+        "What the model that comes with the course answers when it is asked. Each picture and each number is made by",
+        "`make experiment NAME=...`, which uses your own blocks where they are finished; `make experiment NAME=all`",
+        "makes this page anew. The experiments are in [course/experiments/](../course/experiments/), one short file each.",
     ]
     last = 0
     for name, number in EXPERIMENTS.items():

@@ -30,9 +30,7 @@ def run(lab: Lab) -> Result:
     steps = lab.pick(15, 2)
     images = {scale: lab.draw(prompts, seed=60, steps=steps, scale=scale, sampler="dpm++2m").cpu() for scale in SCALES}
     right = {scale: lab.right(some, wanted)["all four"] for scale, some in images.items()}
-    variety = {
-        scale: float(some.clamp(-1, 1).unflatten(0, (-1, seeds)).std(1).mean()) / 2 for scale, some in images.items()
-    }
+    variety = {scale: deviation(some, seeds) for scale, some in images.items()}
     colour = {scale: saturation(some) for scale, some in images.items()}
     clipped = {scale: float((some.abs() > 1).float().mean()) for scale, some in images.items()}
 
@@ -41,12 +39,18 @@ def run(lab: Lab) -> Result:
         f"Of {len(wanted)} pictures the judge finds {right[0.0]:.0%} right at scale 0, {right[1.0]:.0%} at 1, "
         f"{right[4.0]:.0%} at 4 and {right[15.0]:.0%} at 15; the first of the scales with the most right is {best:g}. "
         f"From scale 1 to 15 the deviation between the pictures of one prompt goes from {variety[1.0]:.1%} to "
-        f"{variety[15.0]:.1%} of the range, the saturation from {colour[1.0]:.0%} to {colour[15.0]:.0%}, and the share of "
-        f"values that the picture cannot show, and that are cut off, from {clipped[1.0]:.1%} to {clipped[15.0]:.1%}."
+        f"{variety[15.0]:.1%} of the range, the saturation from {colour[1.0]:.0%} to {colour[15.0]:.0%}, and the share "
+        "of values that are outside of what a picture can show, and are cut off, from "
+        f"{clipped[1.0]:.1%} to {clipped[15.0]:.1%}."
     )
     change = variety[15.0] / max(variety[1.0], 1e-9)
     answer = 0 if change < 0.9 else 1 if change <= 1.1 else 2
     return Result(draw(lab, images, right, variety, colour, clipped, seeds), text, answer)
+
+
+def deviation(images: Tensor, seeds: int) -> float:
+    """The standard deviation between the pictures of one prompt, as a share of the range, in the mean of all pixels."""
+    return float(images.clamp(-1, 1).unflatten(0, (-1, seeds)).std(1).mean()) / 2
 
 
 def saturation(images: Tensor) -> float:
@@ -72,12 +76,12 @@ def draw(
     grid(axes, list(zip(*columns)), [], [f"scale {scale:g}" for scale in images])
     axes.tick_params(labelsize=11)
     plots = bottom.subplots(1, 3)
-    series = (
-        ("all four right (%)", right),
-        ("variety (% of the range)", variety),
-        ("saturation, and cut off (%)", colour),
-    )
-    for axes, (name, values) in zip(plots, series):
+    series = {
+        "all four right (%)": right,
+        "variety (% of the range)": variety,
+        "saturation, and cut off (%)": colour,
+    }
+    for axes, (name, values) in zip(plots, series.items()):
         axes.plot(range(len(values)), [100 * v for v in values.values()], "-o", color="C0")
         if values is colour:
             axes.plot(range(len(values)), [100 * v for v in clipped.values()], "--s", color="C3")

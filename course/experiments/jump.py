@@ -9,9 +9,12 @@ noisy latents came from it. For a set of pictures x_i that is
 A network that is trained to predict the noise, with the squared error as its loss, learns to give this average. Here it
 is computed for some thousand training pictures and laid beside what the U-Net guesses without a prompt.
 
-Then a sampler that goes to the next timestep by jumping there from the guess: x_next = sqrt(abar_next) guess +
-sqrt(1 - abar_next) noise, with the predicted noise (as DDIM) or with fresh noise; and with betas as they belong, squares
-of evenly growing numbers, or with these numbers themselves.
+Then a sampler that goes to the next timestep by jumping there from the guess,
+
+    x_next = sqrt(abar_next) guess + sqrt(1 - abar_next) noise
+
+with the predicted noise (as DDIM) or with fresh noise; and with betas as they belong, squares of evenly growing
+numbers, or with these numbers themselves.
 """
 
 import math
@@ -47,12 +50,12 @@ def run(lab: Lab) -> Result:
     near, far = (min(TIMESTEPS, key=lambda t: abs(t - wanted)) for wanted in (900, 300))
     shares = {name: share for name, (_, share) in ways.items()}
     text = (
-        f"At t = {near} the exact average over {count} training pictures is a blur of {numbers[near]:.0f} of them, and the "
-        f"U-Net's guess differs from it by {gaps[near]:.2f} (root mean square, in latents of deviation 1); at t = {far} "
-        f"only {numbers[far]:.0f} is left of them and the difference is {gaps[far]:.2f}: the average over so few pictures "
-        "is then one of them, where the U-Net draws a new one. "
-        f"The judge finds all four attributes right in {shares['predicted']:.0%} of the pictures with the predicted noise "
-        f"and in {shares['fresh']:.0%} with fresh noise, but in {shares['predicted, not squared']:.0%} and "
+        f"At t = {near} the exact average over {count} training pictures is a blur of {numbers[near]:.0f} of them, and "
+        f"the U-Net's guess differs from it by {gaps[near]:.2f} (root mean square, in latents of deviation 1); at "
+        f"t = {far} {numbers[far]:.0f} is left of them and the difference is {gaps[far]:.2f}: the average over so few "
+        "pictures is then one of them, where the U-Net draws a new one. The judge finds all four attributes right in "
+        f"{shares['predicted']:.0%} of the pictures with the predicted noise and in {shares['fresh']:.0%} with fresh "
+        f"noise, but in {shares['predicted, not squared']:.0%} and "
         f"{shares['fresh, not squared']:.0%} if the betas are not squared: then half of the picture's variance is gone "
         f"after {half['plain']} training steps and not after {half['scaled']}."
     )

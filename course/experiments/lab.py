@@ -73,7 +73,7 @@ class Lab(Studio):
         return {name: torch.cat([part[name] for part in parts]) for name in ATTRIBUTES}
 
     def hits(self, images: Tensor, scenes: Sequence[Scene]) -> dict[str, Tensor]:
-        """Which pictures show what their scenes say: for each attribute, and for "all four", (batch,) of 0.0 and 1.0."""
+        """Which pictures show what their scenes say: for each attribute and for "all four" (batch,) of 0.0 or 1.0."""
         read, wanted = self.read(images), truth(list(scenes))
         hits = {name: (read[name] == wanted[name]).float() for name in ATTRIBUTES}
         return hits | {"all four": torch.stack(list(hits.values())).amin(0)}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from course.experiments.lab import Lab, Result
 from course.studio.judge import ATTRIBUTES
-from course.studio.page import enlarge, grid, new_figure
+from course.studio.page import grid, new_figure
 from course.studio.question import Question
 
 TITLE = "How can subtraction work in a negative prompt?"
@@ -37,17 +37,17 @@ def run(lab: Lab) -> Result:
     names = list(days)
     text = (
         f"With the prompt as its own negative, pictures of scale 1 and of scale 15 differ by at most {own:.0e} of the "
-        f"range: the scale multiplies a difference that is zero. Of pictures whose prompt does not say the time of day, "
-        f"{days['none'][1]:.0%} show the day; with the negative prompt '{AWAY}' in all steps it is {days['all steps'][1]:.0%}, "
-        f"in the first third only {days['first third'][1]:.0%}, in the middle {days['middle third'][1]:.0%}, in the last "
-        f"{days['last third'][1]:.0%}."
+        "range: the scale multiplies a difference that is zero. Of pictures whose prompt does not say the time of day, "
+        f"{days['none'][1]:.0%} show the day; with the negative prompt '{AWAY}' in all steps it is "
+        f"{days['all steps'][1]:.0%}, in the first third only {days['first third'][1]:.0%}, in the middle "
+        f"{days['middle third'][1]:.0%}, in the last {days['last third'][1]:.0%}."
     )
     answer = min(range(3), key=lambda i: days[names[2 + i]][1])
     return Result(draw(lab, sheet, days), text, answer)
 
 
 def differences(lab: Lab) -> list[list[numpy.ndarray]]:
-    """At each moment of a walk: the guess for the prompt, for the negative prompt, their difference, and the guided guess."""
+    """At some moments: the guesses for the prompt and for the negative prompt, their difference, the guided guess."""
     schedule, sampler = lab.model.schedule, lab.blocks[9]
     _, steps = lab.walk(PROMPT, seed=3, steps=lab.pick(20, 4))
     texts = lab.context(PROMPT), lab.context(f"a red house {AWAY}")
@@ -68,19 +68,18 @@ def differences(lab: Lab) -> list[list[numpy.ndarray]]:
 
 def own_negative(lab: Lab) -> float:
     """The largest difference of two pictures whose negative prompt is the prompt itself, at two scales."""
-    images = [lab.draw(PROMPT, seed=3, steps=lab.pick(10, 2), scale=scale, negative=PROMPT) for scale in (1.5, 15.0)]
+    images = [lab.draw(PROMPT, seed=3, steps=lab.pick(10, 2), scale=scale, negative=PROMPT) for scale in (1.0, 15.0)]
     return float((images[0] - images[1]).abs().max()) / 2
 
 
 def thirds(lab: Lab) -> dict[str, tuple[Tensor, float]]:
-    """Pictures of prompts without a time of day, and the share of them that show the day, for each use of a negative."""
+    """For each use of a negative: pictures of prompts without a time of day, and the share that show the day."""
     things = THINGS[: lab.pick(8, 2)]
     prompts = [f"a red {thing} in a green meadow" for thing in things for _ in range(2)]
     sampler, count = lab.blocks[9], lab.pick(15, 3)
     timesteps = lab.model.schedule.inference_timesteps(count)
-    context, none, away = (
-        sampler.encode_prompts(lab.model, p) for p in (prompts, [""] * len(prompts), [AWAY] * len(prompts))
-    )
+    texts = (prompts, [""] * len(prompts), [AWAY] * len(prompts))
+    context, none, away = (sampler.encode_prompts(lab.model, some) for some in texts)
     third = count // 3
     used = {
         "none": range(0),
@@ -109,9 +108,7 @@ def draw(lab: Lab, sheet: list[list[numpy.ndarray]], days: dict[str, tuple[Tenso
     names = ["guess for the prompt", f"for 'a red house {AWAY}'", "first minus second", "guided guess"]
     grid(top, sheet, [f"t = {t}" for t in MOMENTS], names, cell=160)
     top.tick_params(labelsize=10.5)
-    rows = [
-        [enlarge(p, 128) for p in column] for column in zip(*(lab.arrays(images[:6:2]) for images, _ in days.values()))
-    ]
+    rows = list(zip(*(lab.arrays(images[:6:2]) for images, _ in days.values())))
     labels = [f"{name}\n{share:.0%} by day" for name, (_, share) in days.items()]
     labels[0] = labels[0].replace("none", "no negative prompt")
     grid(bottom, rows[:2], [], labels)

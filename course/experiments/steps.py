@@ -51,10 +51,10 @@ def run(lab: Lab) -> Result:
     text = (
         f"At least nine of ten pictures are right, of {len(scenes)} prompts, "
         + ", ".join(f"from {enough[s] or 'more than ' + str(judged_counts[-1])} steps on with {s}" for s in samplers)
-        + f". After {counts[middle]} steps the pixels are on average {errors['ddim'][middle]:.1%} of their range from the "
-        f"picture of 500 steps with ddim and {errors['dpm++2m'][middle]:.1%} with dpm++2m, after {counts[last]} steps "
-        f"{errors['ddim'][last]:.1%} and {errors['dpm++2m'][last]:.1%}. A single step of ddim starts at t = 1, where hardly "
-        "any noise is looked for, and so it leaves the noise as it is."
+        + f". After {counts[middle]} steps the pixels are {errors['ddim'][middle]:.1%} of their range (root mean "
+        f"square) from the picture of 500 steps with ddim and {errors['dpm++2m'][middle]:.1%} with dpm++2m, after "
+        f"{counts[last]} steps {errors['ddim'][last]:.1%} and {errors['dpm++2m'][last]:.1%}. A single step of ddim "
+        "starts at t = 1, where hardly any noise is looked for, and so it leaves the noise as it is."
     )
     first = enough["dpm++2m"] or 100
     answer = 0 if first <= 2 else 1 if first <= 5 else 2 if first <= 10 else 3
