@@ -22,11 +22,16 @@ from course.draw.settings import Settings
 
 # In the order of the stages that they are about.
 EXPERIMENTS = {
+    "tokens": 6,
     "jump": 8,
     "steps": 8,
+    "change": 8,
     "decided": 9,
     "guidance": 9,
     "negative": 9,
+    "strength": 9,
+    "latents": 9,
+    "ema": 10,
 }
 GALLERY = ROOT / "docs" / "gallery.md"
 

@@ -12,10 +12,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.experiments.lab import Lab, Result
+from course.experiments.lab import NAMES, Lab, Result
 from course.scenes.captions import plain_prompt
 from course.scenes.scenes import Scene, Thing
-from course.studio.judge import ATTRIBUTES, truth
+from course.studio.judge import ATTRIBUTES
 from course.studio.page import grid, new_figure
 from course.studio.question import Question
 
@@ -24,8 +24,6 @@ QUESTION = Question(
     "The prompt is exchanged for another one on the way. What can be changed for the shortest time?",
     ("the time of day", "the ground", "the colour of the thing", "the thing itself"),
 )
-SHOWN = ("time", "ground", "colour", "object")  # in the order of the choices
-NAMES = {"time": "time of day", "ground": "ground", "colour": "colour", "object": "thing"}
 EXAMPLE = (
     Scene((Thing("house", "red"),), "meadow", "day", "big", "centre"),
     Scene((Thing("rocket", "blue"),), "desert", "night", "big", "centre"),
@@ -35,13 +33,13 @@ EXAMPLE = (
 @torch.no_grad()
 def run(lab: Lab) -> Result:
     steps = lab.pick(16, 3)
-    pairs = [EXAMPLE, *different_pairs(lab, lab.pick(9, 1))]
+    pairs = [EXAMPLE, *lab.different_pairs(lab.pick(9, 1))]
     branches = walk(lab, pairs, steps)
     images = lab.decoded(torch.cat(branches)).unflatten(0, (steps + 1, len(pairs)))  # (k, pair, 3, height, width)
-    kept = {name: shares(lab, images, [first for first, _ in pairs], name) for name in SHOWN}
-    moment = {name: crossing(kept[name]) for name in SHOWN}
+    kept = {name: shares(lab, images, [first for first, _ in pairs], name) for name in NAMES}
+    moment = {name: crossing(kept[name]) for name in NAMES}
 
-    order = sorted(SHOWN, key=lambda name: moment[name])
+    order = sorted(NAMES, key=lambda name: moment[name])
     listed = ", ".join(f"the {NAMES[name]} after {moment[name]:.1f}" for name in order)
     in_between = mean_of_neither(lab, images, pairs)
     text = (
@@ -51,18 +49,7 @@ def run(lab: Lab) -> Result:
         "pictures that were exchanged in the middle can be a mixture."
     )
     figure = draw(lab, images[:, 0], kept, moment)
-    return Result(figure, text, answer=SHOWN.index(order[0]))
-
-
-def different_pairs(lab: Lab, count: int) -> list[tuple[Scene, Scene]]:
-    """Pairs of scenes that have no attribute in common."""
-    pairs: list[tuple[Scene, Scene]] = []
-    scenes = lab.scenes_to_draw(40 * count + 40)
-    for first, second in zip(scenes[0::2], scenes[1::2]):
-        same = [bool(a[0] == b[0]) for a, b in zip(truth([first]).values(), truth([second]).values())]
-        if not any(same) and len(pairs) < count:
-            pairs.append((first, second))
-    return pairs
+    return Result(figure, text, answer=list(NAMES).index(order[0]))
 
 
 def walk(lab: Lab, pairs: list[tuple[Scene, Scene]], count: int) -> list[Tensor]:
@@ -117,7 +104,7 @@ def draw(lab: Lab, images: Tensor, kept: dict[str, list[float]], moment: dict[st
     grid(top, [[lab.arrays(images[k : k + 1])[0] for k in shown]], [], [f"after {k}" for k in shown])
     one, other = (plain_prompt(scene) for scene in EXAMPLE)
     top.set_title(f"'{one}', exchanged for '{other}'", fontsize=10.5)
-    for name, style in zip(SHOWN, ("-o", "-s", "-^", "-D")):
+    for name, style in zip(NAMES, ("-o", "-s", "-^", "-D")):
         bottom.plot(
             range(steps + 1),
             [100 * share for share in kept[name]],

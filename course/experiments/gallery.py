@@ -84,8 +84,8 @@ def write_text(folder: Path) -> Path:
         "# Questions and answers",
         "",
         "What the model that comes with the course answers when it is asked. Each picture and each number is made by",
-        "`make experiment NAME=...`, which uses your own blocks where they are finished; `make experiment NAME=all`",
-        "makes this page anew. The experiments are in [course/experiments/](../course/experiments/), one short file each.",
+        "`make experiment NAME=...`, which uses your own blocks where they are finished. `make experiment NAME=all`",
+        "makes this page anew. Each experiment is a short file in [course/experiments/](../course/experiments/).",
     ]
     last = 0
     for name, number in EXPERIMENTS.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -15,11 +16,12 @@ from course.core.stages import STAGES
 from course.draw.checkpoint import TINY
 from course.scenes.captions import plain_prompt
 from course.scenes.examples import draw_example
-from course.scenes.scenes import Scene
+from course.scenes.scenes import Scene, draw_scene
 from course.studio.judge import ATTRIBUTES, Judge, as_tensor, load_judge, sample_single, truth
 from course.studio.studio import Studio
 
 AT_ONCE = 16  # pictures that are decoded or encoded together
+NAMES = {"time": "time of day", "ground": "ground", "colour": "colour", "object": "thing"}  # of the judge's attributes
 
 
 @dataclass
@@ -62,6 +64,21 @@ class Lab(Studio):
         """Random scenes with one thing, of combinations that the small model was trained on."""
         rng = random.Random(f"experiment {seed}")
         return [sample_single(rng, held_out=False) for _ in range(count)]
+
+    def different_pairs(self, count: int) -> list[tuple[Scene, Scene]]:
+        """Pairs of scenes that have no attribute in common."""
+        scenes = self.scenes_to_draw(40 * count + 40)
+        pairs = [
+            (first, second)
+            for first, second in zip(scenes[0::2], scenes[1::2])
+            if not any(bool(a == b) for a, b in zip(truth([first]).values(), truth([second]).values()))
+        ]
+        return pairs[:count]
+
+    def illustrated(self, scenes: Sequence[Scene]) -> Tensor:
+        """The illustrator's pictures of scenes: (batch, 3, height, width) in [-1, 1]."""
+        size = self.opened.config.image_size
+        return as_tensor([numpy.asarray(draw_scene(scene, random.Random(i), size)) for i, scene in enumerate(scenes)])
 
     def prompts(self, scenes: Sequence[Scene]) -> list[str]:
         return [plain_prompt(scene) for scene in scenes]
