@@ -22,7 +22,13 @@ from course.draw.settings import Settings
 
 # In the order of the stages that they are about.
 EXPERIMENTS = {
+    "groups": 1,
+    "preactivation": 2,
+    "attention": 3,
+    "vae": 5,
     "tokens": 6,
+    "blocks": 7,
+    "betas": 8,
     "jump": 8,
     "steps": 8,
     "change": 8,

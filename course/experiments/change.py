@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from course.experiments.lab import Lab, Result
-from course.studio.page import grid, new_figure
+from course.studio.page import grid, new_figure, stacked
 from course.studio.question import Question
 
 TITLE = "How much of the final picture is there after each step?"
@@ -74,7 +74,7 @@ def draw(lab: Lab, steps: list, shares: list[list[float]], standing: list[float]
     count = len(steps)
     shown = sorted({round(i * (count - 1) / 8) for i in range(9)})
     figure = new_figure(height=5.4)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.5, 2.7])
+    top, bottom = stacked(figure, [2.5, 2.7])
     rows = [lab.decode(torch.cat([steps[i].original[k : k + 1] for i in shown])) for k in range(2)]
     axes = top.subplots()
     grid(axes, rows, [], [f"step {i + 1}" for i in shown])

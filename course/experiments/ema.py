@@ -48,9 +48,9 @@ def run(lab: Lab) -> Result:
     text = (
         f"The raw weights are {distance:.1%} of their length away from the average. The squared error of the predicted "
         f"noise on {count} unseen pictures is {errors[0.0]:.4f} with raw weights and {errors[1.0]:.4f} with the "
-        f"average, and the smallest of those measured is at w = {best:g} ({errors[best]:.4f}). Of {len(scenes)} "
-        f"pictures {right[0.0]:.0%} are right with raw weights and {right[1.0]:.0%} with the average; their pixels differ by "
-        f"{moved:.1%} of the range in the mean."
+        f"average, and the smallest of those measured is at w = {best:g} ({errors[best]:.4f}). "
+        f"Of {len(scenes)} pictures {right[0.0]:.0%} are right with raw weights and {right[1.0]:.0%} with the "
+        f"average; their pixels differ by {moved:.1%} of the range in the mean."
     )
     answer = 0 if best <= 0 else 1 if best < 1 else 2 if best == 1 else 3
     return Result(draw(lab, errors, drawn, right), text, answer)

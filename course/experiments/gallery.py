@@ -77,7 +77,15 @@ def write_film(result: Result, path: Path) -> None:
 
 
 def write_text(folder: Path) -> Path:
-    """The page of all entries that are in the folder, in the order of the stages; it is written beside the folder."""
+    """Writes the page of all entries beside their folder; returns its path."""
+    page = folder.with_suffix(".md")
+    with whole_file(page) as temporary:
+        temporary.write_text(page_text(folder), encoding="utf-8")
+    return page
+
+
+def page_text(folder: Path) -> str:
+    """The page of all entries that are in the folder, in the order of the stages."""
     from course.experiments import EXPERIMENTS
 
     lines = [
@@ -109,7 +117,4 @@ def write_text(folder: Path) -> Path:
             lines += ["", f"![{text['Title']}, as a film]({folder.name}/{path.with_suffix('.webp').name})"]
         lines += ["", f"*{text['Question']}* {text['Choices']}. Here: **{text['Answer']}**."]
         lines += ["", f"<sub>`make experiment NAME={name}`. {text['Comment']}</sub>"]
-    page = folder.with_suffix(".md")
-    with whole_file(page) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return page
+    return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course.experiments.lab import Lab, Result
-from course.studio.page import grid, new_figure
+from course.studio.page import grid, new_figure, stacked
 from course.studio.question import Question
 
 TITLE = "What do guidance 0, 1, 2, 4, 7.5 and 15 look like?"
@@ -69,7 +69,7 @@ def draw(
     seeds: int,
 ) -> Figure:
     figure = new_figure(height=7.2)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[5.0, 2.2])
+    top, bottom = stacked(figure, [5.0, 2.2])
     picks = [i for i in (0, 1, seeds, seeds + 1) if i < len(images[0.0])][:3]
     columns = [[lab.arrays(some[i : i + 1])[0] for i in picks] for some in images.values()]
     axes = top.subplots()

@@ -43,9 +43,7 @@ def run(lab: Lab) -> Result:
 
     right = lab.hits(one_prompt, [ONE] * count)
     of_one, of_other = (lab.hits(one_noise, [scene] * count) for scene in (ONE, OTHER))
-    last = {
-        name: float(places[int((of_one[name] > 0).nonzero().max())]) if of_one[name].any() else 0.0 for name in NAMES
-    }
+    last = {name: float(places[max(int(of_one[name].sum()) - 1, 0)]) for name in NAMES}
     steps = (one_noise[1:] - one_noise[:-1]).square().flatten(1).mean(1).sqrt() / 2
     jump = int(steps.argmax())
     contrast = float(straight.std() / one_prompt[count // 2].std())

@@ -105,7 +105,7 @@ def thirds(lab: Lab) -> dict[str, tuple[Tensor, float]]:
 def draw(lab: Lab, sheet: list[list[numpy.ndarray]], days: dict[str, tuple[Tensor, float]]) -> Figure:
     figure = new_figure(height=7.4)
     top, bottom = figure.subplots(2, 1, height_ratios=[4.4, 2.7])
-    names = ["guess for the prompt", f"for 'a red house {AWAY}'", "first minus second", "guided guess"]
+    names = ["guess for\nthe prompt", f"guess for 'a\nred house {AWAY}'", "first minus\nsecond", "guided\nguess"]
     grid(top, sheet, [f"t = {t}" for t in MOMENTS], names, cell=160)
     top.tick_params(labelsize=10.5)
     rows = list(zip(*(lab.arrays(images[:6:2]) for images, _ in days.values())))

@@ -74,7 +74,7 @@ def make(lab: Lab, name: str) -> nn.Module:
     return unet
 
 
-def train(lab: Lab, path: Path = FILE) -> dict[str, dict]:
+def train(lab: Lab) -> dict[str, dict]:
     """Trains all of them, a few minutes each, and writes their curves.
 
     Returns:
@@ -121,7 +121,7 @@ def train(lab: Lab, path: Path = FILE) -> dict[str, dict]:
             loss.backward()
             optimizer.step()
         curves[name] = curve
-    with whole_file(path) as temporary:
+    with whole_file(FILE) as temporary:
         temporary.write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
     return curves
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course.experiments.lab import Lab, Result
-from course.studio.page import grid, new_figure
+from course.studio.page import grid, new_figure, stacked
 from course.studio.question import Question
 
 TITLE = "What do 1, 2, 5, 10, 20 and 50 steps look like?"
@@ -70,7 +70,7 @@ def draw(
     limit: Tensor,
 ) -> Figure:
     figure = new_figure(height=7.2)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[4.6, 2.6])
+    top, bottom = stacked(figure, [4.6, 2.6])
     rows = [[*lab.arrays(torch.cat(images)), lab.arrays(limit[:1])[0]] for images in examples.values()]
     axes = top.subplots()
     grid(axes, rows, list(examples), [*(f"{c} step{'s' * (c > 1)}" for c in counts), "500 of\nddim"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from course.experiments.lab import NAMES, Lab, Result
 from course.scenes.captions import plain_prompt
 from course.scenes.scenes import Scene, Thing
-from course.studio.page import grid, new_figure
+from course.studio.page import grid, new_figure, stacked
 from course.studio.question import Question
 
 TITLE = "What do strengths 0.1 to 1.0 do in image to image?"
@@ -74,7 +74,7 @@ def draw(
     keeps: dict[str, list[float]],
 ) -> Figure:
     figure = new_figure(height=5.3)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.3, 2.6])
+    top, bottom = stacked(figure, [2.3, 2.6])
     shown = [amount for amount in results if amount not in (0.2, 0.4)]
     rows = [
         [lab.arrays(some[k : k + 1])[0] for some in (pictures, *(results[amount] for amount in shown))]

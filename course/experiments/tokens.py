@@ -13,7 +13,7 @@ from torch import Tensor
 
 from course.experiments.lab import Lab, Result
 from course.studio.attention import token_names
-from course.studio.page import grid, new_figure
+from course.studio.page import grid, new_figure, stacked
 from course.studio.question import Question
 
 TITLE = "Which of the 77 vectors hold the meaning of a prompt?"
@@ -38,10 +38,8 @@ def run(lab: Lab) -> Result:
         "the padding": place > ends,
         "nothing": place < 0,
     }
-    drawn = {
-        name: sample(lab, torch.where(mask[..., None].to(none.device), context, none), none)
-        for name, mask in kept.items()
-    }
+    mixed = {name: torch.where(mask[..., None].to(none.device), context, none) for name, mask in kept.items()}
+    drawn = {name: sample(lab, some, none) for name, some in mixed.items()}
     right = {name: lab.right(images, scenes) for name, images in drawn.items()}
 
     places, moved = exchanged(lab)
@@ -50,8 +48,8 @@ def run(lab: Lab) -> Result:
     shares = {name: some["all four"] for name, some in right.items()}
     text = (
         f"Of {len(scenes)} pictures all four attributes are right in {shares['all 77']:.0%} with all vectors, in "
-        f"{shares['the words']:.0%} with those of the words alone, in {shares['the end mark']:.0%} with the end mark alone "
-        f"and in {shares['the padding']:.0%} with the padding alone. "
+        f"{shares['the words']:.0%} with those of the words alone, in {shares['the end mark']:.0%} with the end mark "
+        f"alone and in {shares['the padding']:.0%} with the padding alone. "
         + (
             "So the padding is not useless, as is often said: the U-Net reads it. "
             if shares["the padding"] > 0.2
@@ -84,7 +82,7 @@ def draw(
     lab: Lab, drawn: dict[str, Tensor], right: dict[str, dict[str, float]], places: list[str], moved: Tensor
 ) -> Figure:
     figure = new_figure(height=6.6)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[4.3, 2.3])
+    top, bottom = stacked(figure, [4.3, 2.3])
     rows = list(zip(*(lab.arrays(images[:3]) for images in drawn.values())))
     axes = top.subplots()
     labels = [f"kept: {name}\n{right[name]['all four']:.0%} all right" for name in drawn]

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy
@@ -34,6 +35,16 @@ class Page:
 def new_figure(height: float) -> Figure:
     """An empty body, so many inches high."""
     return Figure(figsize=(WIDTH, height), dpi=DOTS, layout="constrained")
+
+
+def stacked(figure: Figure, heights: Sequence[float]) -> Any:
+    """Parts of a figure one below the other, each with a layout of its own."""
+    return figure.subfigures(len(heights), 1, height_ratios=list(heights))
+
+
+def side_by_side(figure: Figure, widths: Sequence[float]) -> Any:
+    """Parts of a figure beside each other, each with a layout of its own."""
+    return figure.subfigures(1, len(widths), width_ratios=list(widths))
 
 
 def write(page: Page, notes: Sequence[str], path: Path) -> None:
