@@ -32,8 +32,8 @@ EXAMPLE = (
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    steps = lab.pick(16, 3)
-    pairs = [EXAMPLE, *lab.different_pairs(lab.pick(9, 1))]
+    steps = lab.pick(12, 3)
+    pairs = [EXAMPLE, *lab.different_pairs(lab.pick(8, 1))]
     branches = walk(lab, pairs, steps)
     images = lab.decoded(torch.cat(branches)).unflatten(0, (steps + 1, len(pairs)))  # (k, pair, 3, height, width)
     kept = {name: shares(lab, images, [first for first, _ in pairs], name) for name in NAMES}

@@ -50,8 +50,8 @@ def run(lab: Lab) -> Result:
         f"{psnr['one group']:.1f}, with {own // 2} at {psnr['half as many']:.1f}, with {2 * own} at "
         f"{psnr['twice as many']:.1f} and with one per channel at {psnr['one per channel']:.1f}: its weights "
         "expect just the differences between channels that their groups leave. With the statistics of the batch, a "
-        f"picture changes by {moved['batch']:.1%} of the range (root mean square) when the others of its batch are taken "
-        f"away; with group norm by {moved['group']:.4%}."
+        f"picture changes by {moved['batch']:.1%} of the range (root mean square) when the others of its batch are "
+        f"taken away; with group norm by {moved['group']:.4%}."
     )
     near = max(psnr["half as many"], psnr["twice as many"])
     answer = max(range(3), key=lambda i: (psnr["one group"], near, psnr["one per channel"])[i])

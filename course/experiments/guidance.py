@@ -27,7 +27,7 @@ def run(lab: Lab) -> Result:
     seeds = lab.pick(3, 2)
     wanted = [scene for scene in scenes for _ in range(seeds)]
     prompts = lab.prompts(wanted)
-    steps = lab.pick(15, 2)
+    steps = lab.pick(12, 2)
     images = {scale: lab.draw(prompts, seed=60, steps=steps, scale=scale, sampler="dpm++2m").cpu() for scale in SCALES}
     right = {scale: lab.right(some, wanted)["all four"] for scale, some in images.items()}
     variety = {scale: deviation(some, seeds) for scale, some in images.items()}

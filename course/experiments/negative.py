@@ -26,7 +26,7 @@ QUESTION = Question(
 )
 PROMPT, AWAY = "a red house in a green meadow", "by day"
 MOMENTS = (940, 800, 600)
-THINGS = ("house", "car", "tree", "castle", "cat", "robot", "boat", "flower")
+THINGS = ("house", "car", "tree", "castle", "cat", "robot")
 
 
 @torch.no_grad()
@@ -74,9 +74,9 @@ def own_negative(lab: Lab) -> float:
 
 def thirds(lab: Lab) -> dict[str, tuple[Tensor, float]]:
     """For each use of a negative: pictures of prompts without a time of day, and the share that show the day."""
-    things = THINGS[: lab.pick(8, 2)]
+    things = THINGS[: lab.pick(6, 2)]
     prompts = [f"a red {thing} in a green meadow" for thing in things for _ in range(2)]
-    sampler, count = lab.blocks[9], lab.pick(15, 3)
+    sampler, count = lab.blocks[9], lab.pick(12, 3)
     timesteps = lab.model.schedule.inference_timesteps(count)
     texts = (prompts, [""] * len(prompts), [AWAY] * len(prompts))
     context, none, away = (sampler.encode_prompts(lab.model, some) for some in texts)

@@ -35,7 +35,7 @@ EXAMPLES = (
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    pairs = [*EXAMPLES, *lab.different_pairs(lab.pick(14, 1))]
+    pairs = [*EXAMPLES, *lab.different_pairs(lab.pick(10, 1))]
     given, wanted = [a for a, _ in pairs], [b for _, b in pairs]
     pictures = lab.illustrated(given).to(lab.torch_device)
     strengths = lab.pick(STRENGTHS, (0.5, 1.0))
@@ -59,7 +59,7 @@ def run(lab: Lab) -> Result:
 
 def redrawn(lab: Lab, pictures: Tensor, prompts: list[str], amount: float) -> Tensor:
     """Image to image at one strength; every picture has noise of its own."""
-    steps = lab.pick(20, 2)
+    steps = lab.pick(15, 2)
     sampling = lab.blocks[9].Sampling(steps, lab.opened.config.guidance_scale)
     none, noise = [""] * len(prompts), lab.noise(110, len(prompts))
     result = lab.blocks[9].image_to_image(lab.model, pictures, prompts, none, noise, amount, sampling)

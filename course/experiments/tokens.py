@@ -26,7 +26,7 @@ BEFORE, AFTER = "a red house in the snow at night", "a blue house in the snow at
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    scenes = lab.scenes_to_draw(lab.pick(20, 2), seed=11)
+    scenes = lab.scenes_to_draw(lab.pick(14, 2), seed=11)
     prompts = lab.prompts(scenes)
     context, none = (lab.blocks[9].encode_prompts(lab.model, p) for p in (prompts, [""] * len(prompts)))
     ends = torch.tensor([1 + len(lab.model.tokenizer.tokenize(prompt)) for prompt in prompts])[:, None]
@@ -64,7 +64,7 @@ def run(lab: Lab) -> Result:
 
 def sample(lab: Lab, context: Tensor, none: Tensor) -> Tensor:
     """Pictures from contexts, by stage 9."""
-    sampling = lab.blocks[9].Sampling(lab.pick(12, 2), lab.opened.config.guidance_scale, "dpm++2m")
+    sampling = lab.blocks[9].Sampling(lab.pick(10, 2), lab.opened.config.guidance_scale, "dpm++2m")
     timesteps = lab.blocks[9].timesteps_for(lab.model.schedule, sampling)
     latents = lab.noise(120, len(context))
     for step in lab.blocks[9].denoise(lab.model, latents, timesteps, context, none, sampling):
