@@ -91,8 +91,9 @@ def draw(lab: Lab, images: Tensor, names: list[str], maps: Tensor, groups: dict[
         bottom.plot(range(1, count + 1), 100 * maps[:, i].mean((1, 2)), style, label=names[i], markersize=4)
     for axes in (top, bottom):
         axes.set_ylabel("share of the\nattention (%)", fontsize=11)
-        axes.set_ylim(bottom=0)
-        axes.legend(fontsize=10)
+        axes.set_ylim(0, 1.5 * axes.get_ylim()[1])
+        axes.legend(fontsize=10, loc="upper right")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     bottom.set_xlabel("step", fontsize=11)
     return figure

@@ -103,19 +103,22 @@ def draw(lab: Lab, images: Tensor, kept: dict[str, list[float]], moment: dict[st
     top, bottom = figure.subplots(2, 1, height_ratios=[1, 2.2])
     grid(top, [[lab.arrays(images[k : k + 1])[0] for k in shown]], [], [f"after {k}" for k in shown])
     one, other = (plain_prompt(scene) for scene in EXAMPLE)
-    top.set_title(f"'{one}', exchanged for '{other}'", fontsize=10.5)
+    top.tick_params(labelsize=10.5)
+    top.set_title(f"'{one}', exchanged for '{other}'", fontsize=11)
     for name, style in zip(NAMES, ("-o", "-s", "-^", "-D")):
         bottom.plot(
             range(steps + 1),
             [100 * share for share in kept[name]],
             style,
             markersize=5,
-            label=f"{NAMES[name]}: after {moment[name]:.1f} steps",
+            label=f"{moment[name]:.1f} steps: {NAMES[name]}",
         )
     bottom.axhline(50, color="0.6", linewidth=0.8, linestyle="--")
     bottom.set_xlabel(f"exchanged after so many of {steps} steps", fontsize=11)
     bottom.set_ylabel("still as in the\nfirst prompt (%)", fontsize=11)
     bottom.set_xticks(range(0, steps + 1))
-    bottom.legend(fontsize=10.5, loc="lower right", title="half of the pictures keep it", title_fontsize=10.5)
+    bottom.legend(
+        fontsize=10.5, loc="center left", bbox_to_anchor=(1, 0.5), title="half keep it after", title_fontsize=11
+    )
     bottom.grid(alpha=0.3)
     return figure

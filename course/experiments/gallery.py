@@ -1,16 +1,17 @@
 """Writes down what experiments found: a page in outputs/, or an entry of docs/gallery.md.
 
-An entry is a PNG file without words around its figure; its words are in the file's text entries. So the page can be
-made of the pictures that are there, and an experiment that is run again replaces its own entry only.
+An entry is a WebP file without words around its figure; its words are in the description that the file holds. So the
+page can be made of the pictures that are there, and an experiment that is run again replaces its own entry only.
 """
 
+import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from course.core.stages import ROOT, STAGES, short_path
 from course.core.writing import whole_file
@@ -19,7 +20,8 @@ from course.studio.page import Page, write
 from course.studio.question import verdict
 
 FOLDER = ROOT / "docs" / "gallery"
-COLOURS = 200  # of an entry's palette
+QUALITY = 88  # of an entry, of 100
+DESCRIPTION = 0x010E  # the EXIF entry for it
 
 
 def words(found: ModuleType, result: Result, guess: int | None) -> str:
@@ -40,39 +42,50 @@ def write_page(lab: Lab, name: str, found: ModuleType, result: Result, guess: in
     """A picture with its words, and beside it the film if there is one; returns the picture's path."""
     path = folder / f"experiment-{name}.png"
     write(Page(found.TITLE, words(found, result, guess), result.figure), [" ".join(notes(lab))], path)
-    write_film(result, path)
+    write_film(result, film_of(path))
     return path
 
 
 def write_entry(lab: Lab, name: str, found: ModuleType, result: Result, folder: Path) -> Path:
-    """A figure with few colours, its words in text entries; returns its path."""
+    """A figure, and its words in the file's description; returns its path."""
     canvas = FigureCanvasAgg(result.figure)
     canvas.draw()
     picture = Image.fromarray(numpy.asarray(canvas.buffer_rgba())).convert("RGB")
-    info = PngInfo()
-    for key, text in (
-        ("Title", found.TITLE),
-        ("Description", result.text),
-        ("Question", found.QUESTION.text),
-        ("Choices", " - ".join(found.QUESTION.choices)),
-        ("Answer", found.QUESTION.choices[result.answer]),
-        ("Comment", " ".join(notes(lab))),
-    ):
-        info.add_itxt(key, text)
-    path = folder / f"{name}.png"
+    exif = Image.Exif()
+    exif[DESCRIPTION] = json.dumps(
+        {
+            "title": found.TITLE,
+            "text": result.text,
+            "question": found.QUESTION.text,
+            "choices": found.QUESTION.choices,
+            "answer": result.answer,
+            "notes": notes(lab),
+        }
+    )
+    path = folder / f"{name}.webp"
     with whole_file(path) as temporary:
-        small = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
-        small.save(temporary, "PNG", optimize=True, pnginfo=info)
-    write_film(result, path)
+        picture.save(temporary, "WEBP", quality=QUALITY, method=6, exif=exif)
+    write_film(result, film_of(path))
     return path
 
 
+def words_of(path: Path) -> dict[str, Any]:
+    """What write_entry wrote into a picture's description."""
+    with Image.open(path) as picture:
+        return json.loads(picture.getexif()[DESCRIPTION])
+
+
+def film_of(path: Path) -> Path:
+    """Where the film of an entry is, if it has one."""
+    return path.with_name(f"{path.stem}-film.webp")
+
+
 def write_film(result: Result, path: Path) -> None:
-    """An animated WebP beside the picture."""
+    """An animated WebP file, if there is a film."""
     if result.film is None:
         return
     first, *rest = result.film
-    with whole_file(path.with_suffix(".webp")) as temporary:
+    with whole_file(path) as temporary:
         first.save(temporary, "WEBP", save_all=True, append_images=rest, duration=120, loop=0, quality=80, method=6)
 
 
@@ -97,24 +110,17 @@ def page_text(folder: Path) -> str:
     ]
     last = 0
     for name, number in EXPERIMENTS.items():
-        path = folder / f"{name}.png"
+        path = folder / f"{name}.webp"
         if not path.is_file():
             continue
-        with Image.open(path) as picture:
-            text = {key: str(value) for key, value in picture.text.items()}  # pyrefly: ignore  # a PNG file has texts
+        words = words_of(path)
         if number != last:
             lines += ["", f"## Stage {number}: {STAGES[number - 1].name}"]
             last = number
-        lines += [
-            "",
-            f"### {text['Title']}",
-            "",
-            f"![{text['Title']}]({folder.name}/{path.name})",
-            "",
-            text["Description"],
-        ]
-        if path.with_suffix(".webp").is_file():
-            lines += ["", f"![{text['Title']}, as a film]({folder.name}/{path.with_suffix('.webp').name})"]
-        lines += ["", f"*{text['Question']}* {text['Choices']}. Here: **{text['Answer']}**."]
-        lines += ["", f"<sub>`make experiment NAME={name}`. {text['Comment']}</sub>"]
+        lines += ["", f"### {words['title']}", "", f"![{words['title']}]({folder.name}/{path.name})", "", words["text"]]
+        if film_of(path).is_file():
+            lines += ["", f"![{words['title']} A film]({folder.name}/{film_of(path).name})"]
+        choices = "; ".join(words["choices"])
+        lines += ["", f"*{words['question']}* {choices}? **{words['choices'][words['answer']].capitalize()}.**"]
+        lines += ["", f"<sub>`make experiment NAME={name}`. {' '.join(words['notes'])}</sub>"]
     return "\n".join(lines) + "\n"

@@ -31,30 +31,35 @@ def run(lab: Lab) -> Result:
     images = lab.scenes(4)
     latents = lab.model.vae.encode(images)
     own = lab.opened.config.vae.num_groups
-    counts = {"one group": 1, "half as many": own // 2, "as trained": own, "twice as many": 2 * own}
-    counts["one per channel"] = 0
+    counts = {
+        "1 group": 1,
+        f"{own // 2} groups": own // 2,
+        f"{own} groups,\nas trained": own,
+        f"{2 * own} groups": 2 * own,
+    }
+    counts["one group\nper channel"] = 0
     results, psnr = {}, {}
     for name, count in counts.items():
         with replaced(lab, grouped(lab, count)):
             results[name] = lab.decoded(latents)
         psnr[name] = decibels(results[name], images.cpu())
+    one, half, trained, twice, each = psnr.values()
 
     moved = {}
     for name, norm in (("group", grouped(lab, own)), ("batch", over_the_batch)):
         with replaced(lab, norm):
             together, alone = lab.decoded(latents), lab.decoded(latents[:1])
         moved[name] = float((together[:1] - alone).square().mean().sqrt()) / 2
-    results["batch norm"], psnr["batch norm"] = together, decibels(together, images.cpu())
+    results["statistics of\nthe batch"] = together
+    psnr["statistics of\nthe batch"] = decibels(together, images.cpu())
     text = (
-        f"With its own {own} groups the decoder gives pictures back at {psnr['as trained']:.1f} dB, with one group at "
-        f"{psnr['one group']:.1f}, with {own // 2} at {psnr['half as many']:.1f}, with {2 * own} at "
-        f"{psnr['twice as many']:.1f} and with one per channel at {psnr['one per channel']:.1f}: its weights "
-        "expect just the differences between channels that their groups leave. With the statistics of the batch, a "
-        f"picture changes by {moved['batch']:.1%} of the range (root mean square) when the others of its batch are "
-        f"taken away; with group norm by {moved['group']:.4%}."
+        f"With its own {own} groups the decoder gives pictures back at {trained:.1f} dB, with one group at {one:.1f}, "
+        f"with {own // 2} at {half:.1f}, with {2 * own} at {twice:.1f} and with one per channel at {each:.1f}: its "
+        "weights expect just the differences between channels that their groups leave. With the statistics of the "
+        f"batch, a picture changes by {moved['batch']:.1%} of the range (root mean square) when the others of its "
+        f"batch are taken away; with group norm by {moved['group']:.4%}."
     )
-    near = max(psnr["half as many"], psnr["twice as many"])
-    answer = max(range(3), key=lambda i: (psnr["one group"], near, psnr["one per channel"])[i])
+    answer = max(range(3), key=lambda i: (one, max(half, twice), each)[i])
     return Result(draw(lab, images, results, psnr), text, answer)
 
 
@@ -93,9 +98,9 @@ def decibels(images: Tensor, wanted: Tensor) -> float:
 
 
 def draw(lab: Lab, images: Tensor, results: dict[str, Tensor], psnr: dict[str, float]) -> Figure:
-    names = ["picture", *(f"{name.replace(' as ', ' as' + chr(10))}\n{psnr[name]:.1f} dB" for name in results)]
+    names = ["picture", *(f"{name}\n{psnr[name]:.1f} dB" for name in results)]
     columns = [lab.arrays(images), *(lab.arrays(some) for some in results.values())]
-    figure = new_figure(height=4.8)
+    figure = new_figure(height=5.0)
     axes = figure.subplots()
     grid(axes, list(zip(*columns))[:3], [], names)
     axes.tick_params(labelsize=10.5)

@@ -85,7 +85,7 @@ def test_every_experiment_draws_and_says_what_it_measured(run, name, tmp_path):
     assert 1 <= len(re.findall(r"\.(?= |$)", told)) <= 6 and len(told) < 1000, told
     assert asked.startswith(module(name).QUESTION.text)
     assert any(f"Answer: {choice}." in asked for choice in module(name).QUESTION.choices)
-    assert (path.with_suffix(".webp")).is_file() == (name == "latents")
+    assert gallery.film_of(path).is_file() == (name == "latents")
 
 
 def test_every_experiment_has_a_title_that_asks_and_three_or_four_choices():
@@ -281,19 +281,20 @@ def test_the_gallery_is_made_of_the_pictures_that_are_there(run, tmp_path):
     page = (tmp_path / "docs.md").read_text(encoding="utf-8")
     titles = re.findall("^### (.*)$", page, re.M)
     assert titles == [module("groups").TITLE, module("vae").TITLE], "not in the order of the stages"
-    with Image.open(tmp_path / "docs" / "vae.png") as picture:
-        assert picture.mode == "P" and picture.text["Description"] in page and picture.text["Answer"] in page
-    assert "(docs/vae.png)" in page and "## Stage 5: vae" in page
+    words = gallery.words_of(tmp_path / "docs" / "vae.webp")
+    assert words["text"] in page and words["question"] in page
+    assert f"**{words['choices'][words['answer']].capitalize()}.**" in page
+    assert "(docs/vae.webp)" in page and "## Stage 5: vae" in page
 
 
 def test_the_gallery_that_ships_says_what_its_pictures_say(tmp_path):
     page = ROOT / "docs" / "gallery.md"
     text = page.read_text(encoding="utf-8")
     pictures = sorted(gallery.FOLDER.iterdir())
-    assert {path.stem for path in pictures} == set(EXPERIMENTS)
+    assert {path.name for path in pictures} == {f"{name}.webp" for name in EXPERIMENTS} | {"latents-film.webp"}
     assert sum(path.stat().st_size for path in pictures) < 6_000_000
     assert gallery.page_text(gallery.FOLDER) == text, "make experiment NAME=... GALLERY=1 writes the page anew"
-    for path in gallery.FOLDER.glob("*.png"):
-        with Image.open(path) as picture:
-            assert "mean nothing" not in picture.text["Comment"], path.name
-            assert "checkpoints/tiny/model.safetensors" in picture.text["Comment"], path.name
+    for name in EXPERIMENTS:
+        notes = gallery.words_of(gallery.FOLDER / f"{name}.webp")["notes"]
+        assert "Weights: checkpoints/tiny/model.safetensors." in notes, name
+        assert not any("mean nothing" in note for note in notes), name
