@@ -46,8 +46,12 @@ def run(lab: Lab) -> Result:
         f"step {half[0]}, of the middle after step {half[1]} and of the fine after step {half[2]}. After the first "
         f"third of the steps {shares[0][third - 1]:.0%} of the coarse and {shares[2][third - 1]:.0%} of the fine "
         f"part are there. These {third} steps remove {removed[0]:.0%} of the noise that stands in the latents, and "
-        f"{removed[1]:.0%} of it measured against the picture: 'more noise is removed at early steps' is true of the "
-        "latter only."
+        f"{removed[1]:.0%} of it measured against the picture. "
+        + (
+            "So 'more noise is removed in early steps' is true of the latter only."
+            if removed[0] < third / count < removed[1]
+            else ""
+        )
     )
     answer = 0 if half[2] < 5 else 1 if half[2] < 10 else 2 if half[2] < 15 else 3
     return Result(draw(lab, steps, shares, standing, against), text, answer)
@@ -90,5 +94,6 @@ def draw(lab: Lab, steps: list, shares: list[list[float]], standing: list[float]
     for axes in (left, right):
         axes.set_xlabel("after step", fontsize=11)
         axes.legend(fontsize=10)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     return figure

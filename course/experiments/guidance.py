@@ -38,10 +38,10 @@ def run(lab: Lab) -> Result:
     text = (
         f"Of {len(wanted)} pictures the judge finds {right[0.0]:.0%} right at scale 0, {right[1.0]:.0%} at 1, "
         f"{right[4.0]:.0%} at 4 and {right[15.0]:.0%} at 15; the first of the scales with the most right is {best:g}. "
-        f"From scale 1 to 15 the deviation between the pictures of one prompt goes from {variety[1.0]:.1%} to "
-        f"{variety[15.0]:.1%} of the range, the saturation from {colour[1.0]:.0%} to {colour[15.0]:.0%}, and the share "
-        "of values that are outside of what a picture can show, and are cut off, from "
-        f"{clipped[1.0]:.1%} to {clipped[15.0]:.1%}."
+        f"The deviation between the pictures of one prompt is {variety[1.0]:.1%} of the range at scale 1, "
+        f"{variety[4.0]:.1%} at 4 and {variety[15.0]:.1%} at 15. From 1 to 15 the "
+        f"saturation goes from {colour[1.0]:.0%} to {colour[15.0]:.0%}, and the share of values that are outside of "
+        f"what a picture can show, and are cut off, from {clipped[1.0]:.1%} to {clipped[15.0]:.1%}."
     )
     change = variety[15.0] / max(variety[1.0], 1e-9)
     answer = 0 if change < 0.9 else 1 if change <= 1.1 else 2

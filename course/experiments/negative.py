@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course.experiments.lab import Lab, Result
-from course.studio.judge import ATTRIBUTES
+from course.scenes.captions import PLAIN_TIMES
+from course.scenes.scenes import TIMES
 from course.studio.page import grid, new_figure
 from course.studio.question import Question
 
@@ -24,33 +25,33 @@ QUESTION = Question(
     "A negative prompt about the time of day is there in only a third of the steps. In which third does it work best?",
     ("the first", "the middle", "the last"),
 )
-PROMPT, AWAY = "a red house in a green meadow", "by day"
+PROMPT = "a red house in a green meadow"
 MOMENTS = (940, 800, 600)
 THINGS = ("house", "car", "tree", "castle", "cat", "robot")
 
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    sheet = differences(lab)
+    time, shown = thirds(lab)
+    away = PLAIN_TIMES[time]
     own = own_negative(lab)
-    days = thirds(lab)
-    names = list(days)
+    share = {name: share for name, (_, share) in shown.items()}
     text = (
         f"With the prompt as its own negative, pictures of scale 1 and of scale 15 differ by at most {own:.0e} of the "
         "range: the scale multiplies a difference that is zero. Of pictures whose prompt does not say the time of day, "
-        f"{days['none'][1]:.0%} show the day; with the negative prompt '{AWAY}' in all steps it is "
-        f"{days['all steps'][1]:.0%}, in the first third only {days['first third'][1]:.0%}, in the middle "
-        f"{days['middle third'][1]:.0%}, in the last {days['last third'][1]:.0%}."
+        f"{share['no negative']:.0%} show {time}; with the negative prompt '{away}' in all steps it is "
+        f"{share['all steps']:.0%}, in the first third only {share['first third']:.0%}, in the middle "
+        f"{share['middle third']:.0%}, in the last {share['last third']:.0%}."
     )
-    answer = min(range(3), key=lambda i: days[names[2 + i]][1])
-    return Result(draw(lab, sheet, days), text, answer)
+    answer = min(range(3), key=lambda i: list(share.values())[2 + i])
+    return Result(draw(lab, away, differences(lab, away), shown, time), text, answer)
 
 
-def differences(lab: Lab) -> list[list[numpy.ndarray]]:
+def differences(lab: Lab, away: str) -> list[list[numpy.ndarray]]:
     """At some moments: the guesses for the prompt and for the negative prompt, their difference, the guided guess."""
     schedule, sampler = lab.model.schedule, lab.blocks[9]
     _, steps = lab.walk(PROMPT, seed=3, steps=lab.pick(20, 4))
-    texts = lab.context(PROMPT), lab.context(f"a red house {AWAY}")
+    texts = lab.context(PROMPT), lab.context(f"a red house {away}")
     sheet = []
     for moment in MOMENTS:
         index = max(1, min(range(len(steps)), key=lambda i: abs(steps[i].timestep - moment)))
@@ -72,45 +73,54 @@ def own_negative(lab: Lab) -> float:
     return float((images[0] - images[1]).abs().max()) / 2
 
 
-def thirds(lab: Lab) -> dict[str, tuple[Tensor, float]]:
-    """For each use of a negative: pictures of prompts without a time of day, and the share that show the day."""
-    things = THINGS[: lab.pick(6, 2)]
-    prompts = [f"a red {thing} in a green meadow" for thing in things for _ in range(2)]
-    sampler, count = lab.blocks[9], lab.pick(12, 3)
-    timesteps = lab.model.schedule.inference_timesteps(count)
-    texts = (prompts, [""] * len(prompts), [AWAY] * len(prompts))
-    context, none, away = (sampler.encode_prompts(lab.model, some) for some in texts)
+def thirds(lab: Lab) -> tuple[str, dict[str, tuple[Tensor, float]]]:
+    """The time of day that pictures show the most often if the prompt does not say it; and for each use of a negative
+    prompt that names it: pictures, and the share of them that show it."""
+    prompts = [f"a red {thing} in a green meadow" for thing in THINGS[: lab.pick(6, 2)] for _ in range(2)]
+    count = lab.pick(12, 3)
     third = count // 3
-    used = {
-        "none": range(0),
-        "all steps": range(count),
-        "first third": range(third),
-        "middle third": range(third, 2 * third),
-        "last third": range(2 * third, count),
-    }
-    found = {}
-    for name, steps in used.items():
-        latents = lab.noise(80, len(prompts))
-        for i, (t, following) in enumerate(zip(timesteps, [*timesteps[1:], -1])):
-            other = away if i in steps else none
-            scale = lab.opened.config.guidance_scale
-            noise = sampler.predict_noise(lab.model.unet, latents, t, context, other, scale)
-            latents = lab.blocks[8].ddim_step(lab.model.schedule, latents, noise, t, following)
-        images = lab.decoded(latents)
-        days = lab.read(images)["time"] == ATTRIBUTES["time"].index("day")
-        found[name] = images, float(days.float().mean())
-    return found
+    images = walk(lab, prompts, "", range(0), count)
+    times = lab.read(images)["time"]
+    usual = int(times.bincount().argmax())
+    away = PLAIN_TIMES[TIMES[usual]]
+    found = {"no negative": (images, float((times == usual).float().mean()))}
+    for name, steps in (
+        ("all steps", range(count)),
+        ("first third", range(third)),
+        ("middle third", range(third, 2 * third)),
+        ("last third", range(2 * third, count)),
+    ):
+        images = walk(lab, prompts, away, steps, count)
+        found[name] = images, float((lab.read(images)["time"] == usual).float().mean())
+    return TIMES[usual], found
 
 
-def draw(lab: Lab, sheet: list[list[numpy.ndarray]], days: dict[str, tuple[Tensor, float]]) -> Figure:
-    figure = new_figure(height=7.4)
-    top, bottom = figure.subplots(2, 1, height_ratios=[4.4, 2.7])
-    names = ["guess for\nthe prompt", f"guess for 'a\nred house {AWAY}'", "first minus\nsecond", "guided\nguess"]
+def walk(lab: Lab, prompts: list[str], negative: str, used: range, count: int) -> Tensor:
+    """Pictures whose negative prompt is there in some of the steps, and empty in the others."""
+    sampler, schedule = lab.blocks[9], lab.model.schedule
+    texts = (prompts, [""] * len(prompts), [negative] * len(prompts))
+    context, none, away = (sampler.encode_prompts(lab.model, some) for some in texts)
+    timesteps = schedule.inference_timesteps(count)
+    latents = lab.noise(80, len(prompts))
+    for i, (t, following) in enumerate(zip(timesteps, [*timesteps[1:], -1])):
+        other = away if i in used else none
+        scale = lab.opened.config.guidance_scale
+        noise = sampler.predict_noise(lab.model.unet, latents, t, context, other, scale)
+        latents = lab.blocks[8].ddim_step(schedule, latents, noise, t, following)
+    return lab.decoded(latents)
+
+
+def draw(
+    lab: Lab, away: str, sheet: list[list[numpy.ndarray]], shown: dict[str, tuple[Tensor, float]], time: str
+) -> Figure:
+    figure = new_figure(height=7.6)
+    top, bottom = figure.subplots(2, 1, height_ratios=[4.4, 2.9])
+    names = ["guess for\nthe prompt", f"guess for 'a red\nhouse {away}'", "first minus\nsecond", "guided\nguess"]
     grid(top, sheet, [f"t = {t}" for t in MOMENTS], names, cell=160)
     top.tick_params(labelsize=10.5)
-    rows = list(zip(*(lab.arrays(images[:6:2]) for images, _ in days.values())))
-    labels = [f"{name}\n{share:.0%} by day" for name, (_, share) in days.items()]
-    labels[0] = labels[0].replace("none", "no negative prompt")
+    rows = list(zip(*(lab.arrays(images[:6:2]) for images, _ in shown.values())))
+    labels = [f"{name}\n{share:.0%} {time}" for name, (_, share) in shown.items()]
     grid(bottom, rows[:2], [], labels)
     bottom.tick_params(labelsize=10.5)
+    bottom.set_xlabel(f"the negative prompt '{away}' in some of the steps", fontsize=10.5)
     return figure
