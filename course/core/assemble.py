@@ -72,6 +72,7 @@ class Blocks:
         module = ModuleType(f"{self.package}.{stage.module}")
         module.__file__ = filename
         module.__package__ = self.package
+        module.__source__ = source  # for with_version
         sys.modules[module.__name__] = module
         try:
             exec(_compiled(source, filename), module.__dict__)
@@ -80,7 +81,7 @@ class Blocks:
             if not isinstance(error, (Exception, SystemExit, GeneratorExit)) or _is_to_do(error):
                 raise
             raise StageError(_cause(error, filename, self.package)) from error
-        if self._fused and self.origin[number] == "solutions":
+        if self._fused and self.origin[number] == "solutions" and number not in self._overrides:
             from course.core.kernels import fused_functions
 
             module.__dict__.update(fused_functions(number))
@@ -95,8 +96,8 @@ def assemble(sources: Mapping[int, Path], overrides: Mapping[int, str] | None = 
         sources: stage number -> file.
         overrides: stage number -> source text that takes the place of the file's.
         fused: whether the reference stages get torch's fused kernels in place of the written-out formulas of group
-            norm, SiLU, attention and upsampling, and pixels as tokens without gaps in memory. A learner's file is never
-            changed.
+            norm, SiLU, attention and upsampling, and pixels as tokens without gaps in memory. A learner's file and an
+            override are never changed.
     """
     return Blocks(sources, overrides or {}, fused)
 
@@ -111,12 +112,23 @@ def for_testing(
     return assemble(sources, overrides, fused)
 
 
-def for_generating(mode: str = "auto", fused: bool = False) -> Blocks:
+def with_version(module: ModuleType) -> Blocks:
+    """What draws pictures when this version of a stage, which is loaded already, is all that a learner has written."""
+    number, file = find_stage(module.__name__.rpartition(".")[2]).number, Path(getattr(module, "__file__", "<text>"))
+    sources = {stage.number: stage.solution for stage in STAGES}
+    if file.is_file():
+        return assemble(sources | {number: file}, fused=True)
+    return assemble(sources, {number: module.__source__}, fused=True)
+
+
+def for_generating(mode: str = "auto", fused: bool = False, overrides: Mapping[int, str] | None = None) -> Blocks:
     """What draws pictures.
 
     Args:
         mode: "auto": the learner's file for each stage without an exercise to do, the reference for the rest;
             "solutions": the reference only; "exercises": the learner's files only.
+        fused: as for `assemble`.
+        overrides: stage number -> source text that takes the place of the reference and of the learner's file.
 
     Raises:
         StageError: if a learner's file cannot be read, or if mode is "exercises" and something is still to do.
@@ -129,8 +141,8 @@ def for_generating(mode: str = "auto", fused: bool = False) -> Blocks:
         first = next(number for numbers in open_numbers.values() for number in numbers)
         count = sum(map(bool, open_numbers.values()))
         raise StageError(f"BLOCKS=exercises needs all ten stages, and {count} are to do, from exercise {first} on.")
-    theirs = [number for number, numbers in open_numbers.items() if not numbers]
-    return assemble({s.number: s.exercise if s.number in theirs else s.solution for s in STAGES}, fused=fused)
+    theirs = {number for number, numbers in open_numbers.items() if not numbers} - set(overrides or ())
+    return assemble({s.number: s.exercise if s.number in theirs else s.solution for s in STAGES}, overrides, fused)
 
 
 def stage_to_do(stage: Stage) -> list[str]:

@@ -8,10 +8,11 @@ from course.core.messages import first_line
 from course.core.stages import STAGES, short_path
 
 
-def explain(error: BaseException, blocks) -> int:
+def explain(error: BaseException, blocks, mistaken: bool = False) -> int:
     """What went wrong while drawing: out of memory, a mistake in a learner's file, or a refusal from deeper down.
 
     A mistake in a learner's file need not show there: what it hands over makes the reference fail, or torch, or us.
+    That is not said where the reference is `mistaken` itself.
     """
     import torch
 
@@ -40,7 +41,10 @@ def explain(error: BaseException, blocks) -> int:
         place = in_yours[-1]
         advice = f"`make test STAGE={yours[place.filename].number}` tells more; BLOCKS=solutions draws without it."
     elif (
-        yours and not isinstance(error, (ValueError, OSError)) and (in_reference or not isinstance(error, RuntimeError))
+        yours
+        and not mistaken
+        and not isinstance(error, (ValueError, OSError))
+        and (in_reference or not isinstance(error, RuntimeError))
     ):
         place = in_reference[-1] if in_reference else frames[-1]
         advice = (

@@ -71,13 +71,13 @@ def fit(picture: Image.Image, width: int, height: int, method: Image.Resampling 
 
 
 def write_png(path: Path, picture: Image.Image, settings: dict | None = None) -> None:
-    """A PNG that remembers its settings: prompt and seed in plain text entries, all of them as JSON.
+    """A PNG that remembers its settings: prompt, seed and mistake in plain text entries, all of them as JSON.
 
     The entry "parameters" says what other Stable Diffusion programs can read of them.
     """
     info = PngInfo()
     for name, value in (settings or {}).items():
-        if name in ("prompt", "negative", "seed"):
+        if name in ("prompt", "negative", "seed", "mistake") and value is not None:
             info.add_itxt(name, str(value))
     if settings:
         info.add_itxt(SETTINGS, json.dumps(settings, ensure_ascii=False))
@@ -108,6 +108,7 @@ def parameters(settings: dict, size: tuple[int, int]) -> str:
         "Size": f"{settings.get('width') or size[0]}x{settings.get('height') or size[1]}",
         "Model": generic or checkpoint.stem,
         "Denoising strength": strength_of(settings),
+        "Mistake": settings.get("mistake"),
     }
     lines = [str(settings.get("prompt") or "")]
     if settings.get("negative"):

@@ -110,7 +110,8 @@ def carry_out(blocks: Any, options: ExperimentOptions) -> None:
         else:
             folder = options.out or ROOT / "outputs"
             path = gallery.write_page(lab, name, found, result, guess, folder)
-        print(textwrap.fill(gallery.words(found, result, guess), 110))
+        for line in gallery.words(found, result, guess).splitlines():
+            print(textwrap.fill(line, 110))
         print(f"{short_path(path)}  {time.perf_counter() - started:.0f} s\n", flush=True)
     if everything or options.gallery:
         print(short_path(gallery.write_text(options.out or gallery.FOLDER)))

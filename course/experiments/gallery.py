@@ -26,7 +26,7 @@ DESCRIPTION = 0x010E  # the EXIF entry for it
 
 def words(found: ModuleType, result: Result, guess: int | None) -> str:
     """What stands under the picture: what was measured, and the answer to the question that was asked before."""
-    return f"{result.text} {verdict(found.QUESTION, guess, result.answer)}"
+    return f"{result.text}\n{verdict(found.QUESTION, guess, result.answer)}"
 
 
 def notes(lab: Lab) -> list[str]:

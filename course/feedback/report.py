@@ -17,28 +17,36 @@ from course.feedback.reading import READING
 
 LONGEST_FAILURE = 24  # lines
 WIDTH = 120  # characters of a line
+FEW = 3  # exercises that a test is about; one of more is about the whole stage
 LONGEST_MESSAGE = 8  # lines, of an exception that is not ours
 
 
 def failure_text(item: pytest.Item, path: Path, error: BaseException) -> tuple[str, list[Mistake]]:
     """What a learner needs of a failure: file, exercise, test, and what went wrong; and the mistakes that are named."""
-    numbers = " ".join(f"exercise {number}" for number in exercise_numbers(item))
-    header = "  ".join(filter(None, [short_path(path), numbers, item.name]))
+    numbers = exercise_numbers(item)
+    header = "  ".join(filter(None, [short_path(path), named(numbers), item.name]))
     mistakes = []
     if isinstance(error, StageError | Stuck):
         body = str(error)
     else:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        mistakes = diagnosed(error, exercise_numbers(item))
+        mistakes = diagnosed(error, numbers)
         body = explanation(path, error, mistakes)
-    last = [READING[number] for number in exercise_numbers(item) if number in READING][:1]
+    last = [READING[number] for number in numbers if number in READING][:1] if len(numbers) <= FEW else []
     footer = ["", f"Read on: {last[0]}."] if last else []
     lines = [header, "", *(part for line in body.splitlines() for part in wrapped(line))]
     room = LONGEST_FAILURE - len(footer)
     if len(lines) > room:
         lines = [*lines[: room - 1], "..."]
     return "\n".join([*lines, *footer]), mistakes
+
+
+def named(numbers: list[str]) -> str:
+    """ "exercise 3.2 exercise 3.3", or "exercises 3.1 to 3.6" of a test that is about more than a few."""
+    if len(numbers) > FEW:
+        return f"exercises {numbers[0]} to {numbers[-1]}"
+    return " ".join(f"exercise {number}" for number in numbers)
 
 
 def wrapped(line: str) -> list[str]:

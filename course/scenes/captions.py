@@ -7,7 +7,7 @@ from itertools import product
 from course.scenes.scenes import COLOURS, OBJECTS, Scene, Thing
 
 GROUND_PHRASES = {
-    "meadow": ("in a green meadow", "on a grassy hill", "in the meadow", "on the grass"),
+    "meadow": ("in a green meadow", "on a grassy hill", "in the meadow", "on the grass", "on a green hill"),
     "sea": ("on the sea", "at sea", "on the ocean", "in the sea"),
     "desert": ("in the desert", "on a sand dune", "in the sandy desert", "on the desert sand"),
     "snow": ("in the snow", "in a snowy field", "on a snowy hill", "on fresh snow"),
@@ -76,6 +76,9 @@ def caption(scene: Scene, rng: random.Random) -> str:
     return " ".join(part for part in (opening, subject, ground, time) if part)
 
 
+GREEN_THINGS = ("meadow", "hill")  # what is green in a caption without being one of its things
+
+
 def swapped(text: str) -> str | None:
     """A caption that the same words make wrong: two things exchange their colours, or else left becomes right.
 
@@ -83,7 +86,7 @@ def swapped(text: str) -> str | None:
     """
     words = text.split()
     bare = [word.strip(",") for word in words]
-    first, *others = [i for i, word in enumerate(bare) if word in COLOURS and bare[i + 1] != "meadow"]
+    first, *others = [i for i, word in enumerate(bare) if word in COLOURS and bare[i + 1] not in GREEN_THINGS]
     if not others or bare[first] == bare[others[0]]:
         sides = {"left": "right", "right": "left"}
         turned = " ".join(sides.get(word, word) for word in words)

@@ -7,6 +7,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
+from course.scenes.motion import flicker
+
 Rgb = tuple[int, int, int]
 Point = tuple[float, float]
 
@@ -47,6 +49,7 @@ OBJECT_LIGHT = {
 }
 
 WINDOW_LIGHT = {"sunset": (255, 234, 160), "night": (255, 228, 120)}
+DIM_LIGHT = (170, 120, 70)
 CREAM = (252, 246, 234)
 SNOW = (248, 250, 255)
 SLATE = (88, 80, 118)
@@ -148,16 +151,26 @@ class Canvas:
 class Brush:
     """Draws in the coordinates of one object: u to the right, v upwards, the middle of its base at (0, 0).
 
-    A negative `side` mirrors the object. With a `rim` colour the brush draws every shape a little larger
-    and in that colour: an outline, when the object is painted over it afterwards.
+    A negative `side` mirrors the object, and a `lean` moves its upper parts ahead. With a `rim` colour the brush draws
+    every shape a little larger and in that colour: an outline, when the object is painted over it afterwards.
     """
 
-    def __init__(self, canvas: Canvas, x: float, base: float, scale: float, side: int = 1, rim: Rgb | None = None):
+    def __init__(
+        self,
+        canvas: Canvas,
+        x: float,
+        base: float,
+        scale: float,
+        side: int = 1,
+        rim: Rgb | None = None,
+        lean: float = 0.0,
+    ):
         self.canvas, self.x, self.base, self.scale, self.side, self.rim = canvas, x, base, scale, side, rim
+        self.lean = lean
         self.grow = 0.010 if rim else 0.0
 
     def _place(self, u: float, v: float) -> Point:
-        return self.x + self.side * u * self.scale, self.base - v * self.scale
+        return self.x + self.side * (u + self.lean * v) * self.scale, self.base - v * self.scale
 
     def polygon(self, points: list[Point], fill: Rgb) -> None:
         placed = [self._place(u, v) for u, v in points]
@@ -183,7 +196,9 @@ class Brush:
         self.polygon([(u + radius_u * math.cos(angle), v + radius_v * math.sin(angle)) for angle in angles], fill)
 
     def rectangle(self, left: float, low: float, right: float, high: float, fill: Rgb, corner: float = 0) -> None:
-        (x0, y0), (x1, y1) = self._place(left, low), self._place(right, high)
+        middle = (low + high) / 2  # a leaning rectangle is moved, not slanted
+        (x0, y0), (x1, y1) = self._place(left, middle), self._place(right, middle)
+        y0, y1 = self.base - low * self.scale, self.base - high * self.scale
         x0, x1 = min(x0, x1) - self.grow, max(x0, x1) + self.grow
         self.canvas.rectangle(x0, y1 - self.grow, x1, y0 + self.grow, self.rim or fill, corner * self.scale)
 
@@ -195,11 +210,15 @@ class Brush:
 
 @dataclass(frozen=True)
 class Paint:
-    """The colours of one object: its own in three shades, and those of its parts at this time of day."""
+    """The colours of one object: its own in three shades, and those of its parts at this time of day.
+
+    In a film `moment` goes from 0 to 1: lamps flicker, smoke rises, a flag waves. In a still picture it is None.
+    """
 
     name: str
     time: str
     ground: str
+    moment: float | None = None
 
     @property
     def base(self) -> Rgb:
@@ -225,7 +244,8 @@ class Paint:
 
     def lamp(self, by_day: Rgb) -> Rgb:
         """A window or an eye: lit in the evening and at night."""
-        return WINDOW_LIGHT.get(self.time, by_day)
+        light = WINDOW_LIGHT.get(self.time, by_day)
+        return light if self.moment is None or light == by_day else mix(DIM_LIGHT, light, flicker(self.moment))
 
 
 def draw_house(brush: Brush, paint: Paint) -> None:
@@ -243,6 +263,10 @@ def draw_house(brush: Brush, paint: Paint) -> None:
         brush.rectangle(left + 0.01, 0.25, left + 0.17, 0.43, paint.lamp((160, 212, 242)))
     brush.rectangle(-0.09, 0, 0.08, 0.3, paint.part((112, 72, 62)), 0.03)
     brush.circle(0.04, 0.14, 0.02, paint.part((252, 212, 92)))
+    if paint.moment is not None and not brush.rim:
+        for number in range(3):
+            age = (2 * paint.moment + number / 3) % 1
+            brush.circle(0.24 + 0.16 * age, 1.03 + 0.3 * age, 0.04 + 0.05 * age, paint.part((222, 222, 230)))
 
 
 def draw_tree(brush: Brush, paint: Paint) -> None:
@@ -394,6 +418,10 @@ def draw_castle(brush: Brush, paint: Paint) -> None:
     gate = paint.part((96, 64, 60))
     brush.rectangle(-0.12, 0, 0.12, 0.19, gate)
     brush.sector(0, 0.18, 0.12, 0.12, (0, 180), gate)
+    if paint.moment is not None:
+        wave = 0.04 * math.sin(4 * math.pi * paint.moment)
+        brush.line([(0, 1.0), (0, 1.24)], 0.025, paint.part(SLATE))
+        brush.polygon([(0, 1.24), (0.13, 1.21 + wave), (0.24, 1.2 - wave), (0.13, 1.12 + wave), (0, 1.12)], paint.base)
 
 
 def draw_robot(brush: Brush, paint: Paint) -> None:
@@ -430,7 +458,9 @@ DRAWERS = {
 }
 
 
-def draw_object(canvas: Canvas, name: str, paint: Paint, x: float, base: float, scale: float, side: int) -> None:
+def draw_object(
+    canvas: Canvas, name: str, paint: Paint, x: float, base: float, scale: float, side: int, lean: float = 0.0
+) -> None:
     """Draw one object with a thin outline; (x, base) is the middle of its foot, scale about its height."""
     for rim in (paint.rim, None):
-        DRAWERS[name](Brush(canvas, x, base, scale, side, rim), paint)
+        DRAWERS[name](Brush(canvas, x, base, scale, side, rim, lean), paint)

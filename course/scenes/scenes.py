@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from course.scenes.motion import CLOUD_DRIFT, SNOW_FALL, Pose, pose
 from course.scenes.objects import DRAWERS, PALETTE, SNOW, Canvas, Paint, Rgb, draw_object, mix, object_tint
 from course.scenes.objects import scenery_tint as tint
 
@@ -138,7 +139,9 @@ def _draw_moon(canvas: Canvas, x: float, y: float, light: bool) -> None:
         canvas.circle(x + across, y + down, radius, (230, 222, 194))
 
 
-def _draw_sky(canvas: Canvas, time: str, horizon: float, rng: random.Random, light: bool) -> float:
+def _draw_sky(
+    canvas: Canvas, time: str, horizon: float, rng: random.Random, light: bool, moment: float | None
+) -> float:
     """Paint the sky with its sun or moon (their glow only if not `light`) and return where on the x axis it stands."""
     canvas.gradient(0, horizon + 0.08, SKIES[time])
     light_x = rng.choice((rng.uniform(0.10, 0.2), rng.uniform(0.8, 0.9)))
@@ -152,6 +155,7 @@ def _draw_sky(canvas: Canvas, time: str, horizon: float, rng: random.Random, lig
     if light:
         canvas.circle(light_x, y, 0.09 if low else 0.068, SUN[time])
     for x in rng.sample((0.08, 0.35, 0.65, 0.92), rng.randint(1, 2)):
+        x += CLOUD_DRIFT * (moment or 0.0)
         _draw_cloud(canvas, x + rng.uniform(-0.06, 0.06), rng.uniform(0.1, 0.34), rng.uniform(0.06, 0.085), time)
     return light_x
 
@@ -246,10 +250,11 @@ def _draw_snow(canvas: Canvas, time: str, horizon: float, rng: random.Random) ->
     _draw_foreground(canvas, "snow", time, horizon + 0.08, rng)
 
 
-def _draw_snowflakes(canvas: Canvas, time: str, rng: random.Random) -> None:
+def _draw_snowflakes(canvas: Canvas, time: str, rng: random.Random, moment: float | None) -> None:
     fill = (255, 255, 255) if time != "night" else (222, 226, 255)
     for _ in range(16):
-        canvas.circle(rng.random(), rng.random(), rng.uniform(0.007, 0.011), fill)
+        x, y = rng.random(), (rng.random() + SNOW_FALL * (moment or 0.0)) % 1
+        canvas.circle(x, y, rng.uniform(0.007, 0.011), fill)
 
 
 def _window_colour(time: str, rng: random.Random) -> Rgb:
@@ -281,9 +286,11 @@ def _draw_city(canvas: Canvas, time: str, horizon: float, rng: random.Random) ->
         canvas.rectangle(left, 0.945, left + 0.12, 0.965, tint((244, 236, 206), time))
 
 
-def _draw_background(canvas: Canvas, ground: str, time: str, rng: random.Random, light: bool) -> Setting:
+def _draw_background(
+    canvas: Canvas, ground: str, time: str, rng: random.Random, light: bool, moment: float | None
+) -> Setting:
     horizon = rng.uniform(0.60, 0.64)
-    light_x = _draw_sky(canvas, time, horizon, rng, light)
+    light_x = _draw_sky(canvas, time, horizon, rng, light, moment)
     if ground == "meadow":
         _draw_meadow(canvas, time, horizon, rng)
     elif ground == "sea":
@@ -292,7 +299,7 @@ def _draw_background(canvas: Canvas, ground: str, time: str, rng: random.Random,
         _draw_desert(canvas, time, horizon, light_x, rng)
     elif ground == "snow":
         _draw_snow(canvas, time, horizon, rng)
-        _draw_snowflakes(canvas, time, rng)
+        _draw_snowflakes(canvas, time, rng, moment)
     else:
         _draw_city(canvas, time, horizon, rng)
     return Setting(ground, time, horizon, light_x)
@@ -318,7 +325,15 @@ def _draw_waterline(canvas: Canvas, x: float, base: float, size: float, time: st
         canvas.rectangle(left, base + 0.004, right, base + 0.022, tint((226, 244, 252), time), 0.01)
 
 
-def _draw_thing(canvas: Canvas, thing: Thing, setting: Setting, x: float, size: float, rng: random.Random) -> None:
+def _draw_thing(
+    canvas: Canvas,
+    thing: Thing,
+    setting: Setting,
+    x: float,
+    size: float,
+    rng: random.Random,
+    moment: float | None,
+) -> None:
     """Put an object on, above or into the ground, with its shadow on the side away from the light."""
     name, ground, time = thing.object, setting.ground, setting.time
     base = min(0.93, setting.horizon + 0.10 + 0.26 * size + rng.uniform(-0.01, 0.015))
@@ -328,6 +343,8 @@ def _draw_thing(canvas: Canvas, thing: Thing, setting: Setting, x: float, size: 
         _draw_island(canvas, x, base, size, time)
     if ground == "sea" and name == "fish":
         _draw_ripples(canvas, x, base, size, time)
+    at = Pose() if moment is None else pose(name, ground, moment)
+    x += side * at.ahead
     shadow = 0.34 if time == "day" else 0.42
     shadow_x, width = x + side * 0.06 * size, (0.4 if floats else 0.58) * size
     canvas.soft_ellipse(shadow_x, base, width, 0.09 * size, (24, 24, 56), shadow * (0.7 if floats else 1), "shadow")
@@ -337,25 +354,33 @@ def _draw_thing(canvas: Canvas, thing: Thing, setting: Setting, x: float, size: 
     elif name == "fish":
         foot = base - 0.22 * size
     scale = size * OBJECT_SCALE.get(name, 1.0)
-    draw_object(canvas, name, Paint(thing.colour, time, ground), x, foot, scale, side)
+    draw_object(canvas, name, Paint(thing.colour, time, ground, moment), x, foot - at.up, scale, side, at.lean)
     if ground == "sea" and name == "boat":
         _draw_waterline(canvas, x, base, size, time)
 
 
-def draw_scene(scene: Scene, rng: random.Random, size: int = 128, light: bool = True) -> Image.Image:
+def draw_scene(
+    scene: Scene, rng: random.Random, size: int = 128, light: bool = True, moment: float | None = None
+) -> Image.Image:
     """Illustrate a scene as an RGB picture; every free detail comes from `rng`.
 
-    Without `light` the sun or moon is left out, and all else is the same.
+    Without `light` the sun or moon is left out, and all else is the same. With a `moment` between 0 and 1 it is one
+    picture of a film.
     """
     canvas = Canvas(size)
-    setting = _draw_background(canvas, scene.ground, scene.time, rng, light)
+    setting = _draw_background(canvas, scene.ground, scene.time, rng, light, moment)
     if len(scene.things) == 2:
         for thing, x in zip(scene.things, (0.26, 0.74)):
-            _draw_thing(canvas, thing, setting, x + rng.uniform(-0.01, 0.01), rng.uniform(*PAIR_SIZE), rng)
+            _draw_thing(canvas, thing, setting, x + rng.uniform(-0.01, 0.01), rng.uniform(*PAIR_SIZE), rng, moment)
     else:
         x = rng.uniform(*PLACES[scene.position])
-        _draw_thing(canvas, scene.things[0], setting, x, rng.uniform(*SIZES[scene.size]), rng)
+        _draw_thing(canvas, scene.things[0], setting, x, rng.uniform(*SIZES[scene.size]), rng, moment)
     return canvas.finish()
+
+
+def draw_clip(scene: Scene, seed: int | str, frames: int, size: int = 128) -> list[Image.Image]:
+    """Illustrate a scene as a film of at least two pictures: all details from one seed, the moments from 0 to 1."""
+    return [draw_scene(scene, random.Random(seed), size, moment=i / (frames - 1)) for i in range(frames)]
 
 
 def contact_sheet(rng: random.Random, columns: int = 10, rows: int = 6, size: int = 128) -> Image.Image:

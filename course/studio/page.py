@@ -50,7 +50,7 @@ def side_by_side(figure: Figure, widths: Sequence[float]) -> Any:
 def write(page: Page, notes: Sequence[str], path: Path) -> None:
     """Draws the page into a PNG file, with its notes (whose blocks, which weights) in small print at the bottom."""
     title = textwrap.fill(page.title, 90)
-    caption = textwrap.fill(page.caption, 125)
+    caption = "\n".join(textwrap.fill(line, 125) for line in page.caption.splitlines())
     small = "\n".join(textwrap.fill(note, 150) for note in notes)
     above = 0.15 + 0.25 * len(title.splitlines())
     small_height = 0.1 + 0.15 * len(small.splitlines())
@@ -80,6 +80,12 @@ def colours(values, low: float | None = None, high: float | None = None, name: s
     high = values.max() if high is None else high
     scaled = (values - low) / max(high - low, 1e-12)
     return (matplotlib.colormaps[name](scaled)[..., :3] * 255).astype(numpy.uint8)
+
+
+def difference(a: numpy.ndarray, b: numpy.ndarray, gain: float) -> numpy.ndarray:
+    """How far two RGB pictures are apart, so many times enhanced: black where they are the same, (..., 3), uint8."""
+    apart = gain * numpy.abs(a.astype(float) - b).mean(-1, keepdims=True)
+    return numpy.broadcast_to(apart.clip(0, 255).astype(numpy.uint8), a.shape)
 
 
 def enlarge(picture, size: int, smooth: bool = False) -> numpy.ndarray:

@@ -23,9 +23,9 @@ from course.core.config import CLIPConfig
 from course.scenes.captions import swapped
 from course.training.data import Pictures
 from course.training.loop import load_weights, save_weights
-from course.training.tokenizer import train_tokenizer, write_tokenizer
+from course.training.tokenizer import tokenizer_of
 from solutions.stage05_vae import images_to_tensor
-from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
+from solutions.stage06_clip import CLIPTextEncoder
 
 PICTURE_SIZE = 64  # what the picture network sees
 MAX_SCALE = 100.0
@@ -90,11 +90,12 @@ class CLIPPart:
     betas = (0.9, 0.98)
     warmup = 30
 
-    def __init__(self, config: CLIPConfig, pictures: Pictures, device: torch.device, batch: int | None = None):
+    def __init__(
+        self, config: CLIPConfig, pictures: Pictures, out: Path, device: torch.device, batch: int | None = None
+    ):
         self.pictures = pictures
         self.device = device
-        self.vocab, self.merges = train_tokenizer(config.vocab_size)
-        self.tokenizer = Tokenizer(self.vocab, self.merges, config.max_length)
+        self.tokenizer = tokenizer_of(out, config)
         self.tokenizer.bpe = lru_cache(maxsize=None)(self.tokenizer.bpe)
         encoder = CLIPTextEncoder(config)
         initialise_text_encoder(encoder)
@@ -150,7 +151,6 @@ class CLIPPart:
         save_weights(out / "clip.safetensors", self.model.text_encoder.state_dict())
         companion = {name: w for name, w in weights.items() if not name.startswith("text_encoder.")}
         save_weights(out / "picture_encoder.safetensors", companion)
-        write_tokenizer(out / "tokenizer", self.vocab, self.merges)
 
     def read(self, out: Path) -> None:
         self.model.text_encoder.load_state_dict(load_weights(out / "clip.safetensors", made_by=self.name))

@@ -87,7 +87,7 @@ def run(options: TrainOptions) -> None:
         elif name == "decoder":
             part = DecoderPart(config.vae, pictures, options.out, accelerator.device, options.batch)
         elif name == "clip":
-            part = CLIPPart(config.clip, pictures, accelerator.device, options.batch)  # pyrefly: ignore
+            part = CLIPPart(config.clip, pictures, options.out, accelerator.device, options.batch)  # pyrefly: ignore
         else:
             part = UNetPart(config, pictures, options.out, accelerator, options.batch)
         if options.continue_ and not (options.out / f"{name}.state.pt").exists():

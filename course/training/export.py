@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig
 from course.core.writing import whole_file
+from course.draw.checkpoint import read_tokenizer
 from course.training.clip import initialise_text_encoder
 from course.training.loop import load_weights
 from course.training.tokenizer import train_tokenizer, write_tokenizer
@@ -222,14 +223,20 @@ def diffusers_configs(config: ModelConfig) -> dict[str, dict]:
     }
 
 
-def write_model(folder: Path, config: ModelConfig, tensors: dict[str, Tensor], trained: bool) -> None:
-    """Writes the file, its config, its tokenizer, and the folder for diffusers."""
+def write_model(
+    folder: Path,
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    tokenizer: tuple[dict[str, int], list[tuple[str, str]]],
+    trained: bool,
+) -> None:
+    """Writes the file, its config, its tokenizer (vocabulary and merges), and the folder for diffusers."""
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"format": "pt", "trained": "yes" if trained else "no"})
     with whole_file(folder / "config.json") as temporary:
         temporary.write_text(config.to_json(), encoding="utf-8")
-    write_tokenizer(folder, *train_tokenizer(config.clip.vocab_size))
+    write_tokenizer(folder, *tokenizer)
     for path, content in diffusers_configs(config).items():
         path = folder / "diffusers" / path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -264,7 +271,8 @@ def export(config: ModelConfig, out: Path, folder: Path) -> None:
     num_updates = json.loads((out / "unet.log.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
     scaled = dataclasses.replace(config.vae, scaling_factor=round(scaling_factor(out), 5))
     config = dataclasses.replace(config, vae=scaled)
-    write_model(folder, config, assemble(config, vae, clip, unet, unet_ema, num_updates), trained=True)
+    tensors = assemble(config, vae, clip, unet, unet_ema, num_updates)
+    write_model(folder, config, tensors, read_tokenizer(out / "tokenizer"), trained=True)
     companion = load_weights(out / "picture_encoder.safetensors", made_by="clip")  # `make evaluate` asks it
     with whole_file(folder / "picture_encoder.safetensors") as temporary:
         save_file({name: tensor.half() for name, tensor in companion.items()}, temporary)
@@ -279,6 +287,7 @@ def write_untrained(config: ModelConfig, folder: Path, seed: int = 0) -> None:
     initialise_text_encoder(encoder)
     models: list[nn.Module] = [VAE(config.vae), encoder, UNet(config.unet)]
     vae, clip, unet = (model.state_dict() for model in models)
-    write_model(folder, config, assemble(config, vae, clip, unet, unet, num_updates=0), trained=False)
+    tensors = assemble(config, vae, clip, unet, unet, num_updates=0)
+    write_model(folder, config, tensors, train_tokenizer(config.clip.vocab_size), trained=False)
     write_sums(folder)
     print(f"written: {folder / 'model.safetensors'} (random weights)")

@@ -13,8 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 from course.core.writing import whole_file
+from course.draw.checkpoint import read_tokenizer
 from course.scenes.captions import all_words
-from solutions.stage06_clip import BEGIN, END, Tokenizer, byte_alphabet, words
+from solutions.stage06_clip import BEGIN, END, CLIPConfig, Tokenizer, byte_alphabet, words
 
 LARGEST = 1024  # tokens; the words here do not give many more
 CAPTION_WEIGHT = 10000  # how often a word of the captions counts; a common word counts as often as words follow it
@@ -111,7 +112,13 @@ def write_tokenizer(folder: Path, vocab: dict[str, int], merges: list[tuple[str,
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def make_tokenizer(vocab_size: int, max_length: int) -> Tokenizer:
-    """The trained tokenizer, ready for use."""
-    vocab, merges = train_tokenizer(vocab_size)
-    return Tokenizer(vocab, merges, max_length)
+def tokenizer_of(out: Path, config: CLIPConfig) -> Tokenizer:
+    """The tokenizer of a run: the one in its folder, or else one that is trained now and written there.
+
+    It stays the same for the whole run, and for one that goes on from a model file, even when captions get new words:
+    with other token ids, weights that are already trained would be worth nothing.
+    """
+    folder = out / "tokenizer"
+    if not folder.exists():
+        write_tokenizer(folder, *train_tokenizer(config.vocab_size))
+    return Tokenizer(*read_tokenizer(folder), config.max_length)

@@ -30,7 +30,7 @@ from course.core.writing import whole_file
 from course.training.clip import load_text_encoder
 from course.training.data import Pictures
 from course.training.loop import load_weights, memory_format, save_weights
-from course.training.tokenizer import make_tokenizer
+from course.training.tokenizer import tokenizer_of
 from course.training.vae import load_vae, scaling_factor
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
 from solutions.stage07_unet import UNet
@@ -129,7 +129,7 @@ class UNetPart:
         self.text_encoder = load_text_encoder(config.clip, out).to(self.device)
         self.moments = encode_pictures(self.vae, pictures, out, accelerator, batch=32 if on_cpu else 256)
         self.vae.scaling_factor = scaling_factor(out)
-        self.tokenizer = make_tokenizer(config.clip.vocab_size, config.clip.max_length)
+        self.tokenizer = tokenizer_of(out, config.clip)
         self.tokenizer.bpe = lru_cache(maxsize=None)(self.tokenizer.bpe)
         self.schedule = NoiseSchedule()
         self.weights = min_snr_weights(self.schedule.alphas_cumprod).float()

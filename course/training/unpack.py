@@ -11,15 +11,16 @@ from safetensors.torch import load_file
 
 from course.core.config import ModelConfig
 from course.core.writing import whole_file
-from course.draw.checkpoint import open_checkpoint
+from course.draw.checkpoint import open_checkpoint, read_tokenizer
 from course.training.loop import save_weights
+from course.training.tokenizer import write_tokenizer
 from solutions.stage10_key_remapper import remap_clip, remap_unet, remap_vae, select_ema, split_checkpoint
 
 
 def unpack(path: Path, config: ModelConfig, out: Path) -> None:
     """Writes the parts of a model file into a run's folder, as if they had been trained there.
 
-    A part that the folder already holds stays: it has been trained further since.
+    A part that the folder already holds stays: it has been trained further since. The tokenizer comes along.
 
     Args:
         path: the model file, or its folder; the picture encoder is taken from beside it, if it is there.
@@ -47,6 +48,8 @@ def unpack(path: Path, config: ModelConfig, out: Path) -> None:
     for name, tensors in weights.items():
         if not (out / f"{name}.safetensors").exists():
             save_weights(out / f"{name}.safetensors", tensors)
+    if not (out / "tokenizer").exists():
+        write_tokenizer(out / "tokenizer", *read_tokenizer(checkpoint.path.parent))
     if not (out / "vae.json").exists():
         with whole_file(out / "vae.json") as temporary:
             temporary.write_text(json.dumps({"latent_std": 1.0 / scaling}), encoding="utf-8")

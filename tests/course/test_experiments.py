@@ -80,7 +80,7 @@ def test_every_experiment_draws_and_says_what_it_measured(run, name, tmp_path):
         assert picture.width == 1100 and numpy.asarray(picture.convert("L"))[40:-200].std() > 5, picture.size
         assert "All blocks are the reference." in picture.text["Comment"] and "mean nothing" in picture.text["Comment"]
     assert " ".join(words.split()) in " ".join(output.split())
-    told, asked = words.split(" Asked before: ")
+    told, asked = words.split("\nAsked before: ")
     assert len(re.findall(r"\d", told)) > 3, f"no numbers: {told}"
     assert 1 <= len(re.findall(r"\.(?= |$)", told)) <= 6 and len(told) < 1000, told
     assert asked.startswith(module(name).QUESTION.text)

@@ -298,6 +298,11 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path):
         (["--dtype=int8"], ["DTYPE=int8", "float16"]),
         (["--blocks=mine"], ["BLOCKS=mine"]),
         (["--ema=perhaps"], ["EMA=perhaps"]),
+        (["--mistake=stage08/beta-not-square"], ["beta-not-square", "did you mean stage08/betas-not-squared"]),
+        (["--mistake=stage11/no-scale"], ["MISTAKE='stage11/no-scale'", "no stage"]),
+        (["--mistake=layer-norm-eps"], ["MISTAKE=layer-norm-eps", "stage03/layer-norm-eps or stage06/layer-norm-eps"]),
+        (["--mistake=\x1b[31m"], ["MISTAKE='\\x1b[31m'"]),
+        (["--mistake=8/linear-betas", "--blocks=exercises"], ["MISTAKE=stage08/linear-betas", "BLOCKS=exercises"]),
         (["--checkpoint=there-is-none.safetensors"], ["there-is-none.safetensors"]),
         (["--tokenizer=nowhere"], ["vocab.json", "TOKENIZER"]),
         (["--from=there-is-none.png"], ["FROM=there-is-none.png"]),
@@ -751,11 +756,47 @@ def mine(tmp_path, monkeypatch):
     def write(number: int, old: str, new: str) -> Path:
         stage = STAGES[number - 1]
         text = stage.solution.read_text(encoding="utf-8")
-        assert text.count(old) == 1
-        stage.exercise.write_text(text.replace(old, new), encoding="utf-8")
+        assert not old or text.count(old) == 1
+        stage.exercise.write_text(text.replace(old, new) if old else text, encoding="utf-8")
         return stage.exercise
 
     return write
+
+
+@pytest.mark.parametrize(
+    ("asked", "full"),
+    [
+        ("stage01/one-group", "stage01/one-group"),  # torch's kernels must not take its place
+        ("scheduler/betas-not-squared", "stage08/betas-not-squared"),
+        ("no-scale", "stage03/no-scale"),
+    ],
+)
+def test_drawing_with_a_mistake(draw, mine, asked, full):
+    number = int(full[5:7])
+    paths = [mine(stage, "", "") for stage in (number, 2)]
+    before = [path.read_bytes() for path in paths]
+    draw("--blocks=auto", "--out=right.png")
+    code, shown, _ = draw("--blocks=auto", f"--mistake={asked}", "--out=wrong.png")
+    assert code == 0 and (pixels("right.png") != pixels("wrong.png")).any()
+    assert "1/10 blocks are yours: 2 residual" in shown
+    assert f"Stage {number} {STAGES[number - 1].name} is the reference with a mistake in it, {full}:" in shown
+    with Image.open("wrong.png") as picture:
+        assert picture.text["mistake"] == full and f"Mistake: {full}" in picture.text["parameters"]
+    assert pictures.read_settings("wrong.png")["mistake"] == full
+    code, shown, _ = draw("--blocks=auto", "--from=wrong.png", "--out=again.png")
+    assert code == 0 and full in shown and (pixels("wrong.png") == pixels("again.png")).all()
+    assert [path.read_bytes() for path in paths] == before
+    with Image.open("right.png") as picture:
+        assert "mistake" not in picture.text
+
+
+@pytest.mark.parametrize("name", ["stage02/conv1-without-padding", "stage10/feed-forward-not-renamed"])
+def test_a_mistake_that_draws_nothing_is_named(draw, mine, name):
+    mine(1, "", "")
+    code, _, errors = draw("--blocks=auto", f"--mistake={name}")
+    assert code == 2 and not Path("out.png").exists()
+    assert errors.splitlines()[-1] == f"MISTAKE={name} may be the reason."
+    assert "One of your blocks" not in errors and "Traceback" not in errors
 
 
 HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
@@ -842,6 +883,7 @@ options = st.fixed_dictionaries(
         "ema": st.sampled_from(["0", "1", "2"]),
         "dtype": st.sampled_from(["auto", "float32", "float16", "bfloat16", "float8"]),
         "film": st.sampled_from(["0", "1", "maybe"]),
+        "mistake": st.sampled_from(["stage05/pictures-in-zero-to-one", "8/linear-betas", "8/", "none"]),
     },
 )
 

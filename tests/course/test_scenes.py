@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from course.scenes.captions import all_words, caption, plain_prompt, swapped
+from course.scenes.motion import pose
 from course.scenes.objects import PALETTE
 from course.scenes.scenes import (
     COLOURS,
@@ -14,6 +15,7 @@ from course.scenes.scenes import (
     TIMES,
     Scene,
     Thing,
+    draw_clip,
     draw_scene,
     is_held_out,
     sample_scene,
@@ -111,9 +113,62 @@ def test_a_swapped_caption_has_its_colours_or_its_side_wrong():
     assert swapped("a red car on the left in a green meadow") == "a red car on the right in a green meadow"
     two_of_a_colour = "a red car to the left of a red house at night"
     assert swapped(two_of_a_colour) == "a red car to the right of a red house at night"
+    assert swapped("a red car on a green hill by day") is None
     assert swapped("a red car in a green meadow") is None and swapped("red car, red boat, sea") is None
 
 
 def test_plain_prompt():
     assert plain_prompt(single(Thing("house", "red"), time="night")) == "a red house in a green meadow at night"
     assert plain_prompt(single(Thing("car", "orange"), "city", "sunset")) == "an orange car in the city at sunset"
+
+
+def centre_of_the_thing(name, ground, moment, seed):
+    """Where a picture changes with the thing's colour: the middle of that, as shares of the picture (x, y)."""
+    pictures = [
+        np.asarray(draw_scene(single(Thing(name, colour), ground), random.Random(seed), moment=moment), float)
+        for colour in ("red", "blue")
+    ]
+    rows, columns = np.nonzero(np.abs(pictures[0] - pictures[1]).max(axis=-1) > 40)
+    return columns.mean() / 128, rows.mean() / 128
+
+
+@pytest.mark.parametrize("ground", ["meadow", "sea"])
+@pytest.mark.parametrize("name", ["car", "boat", "balloon", "rocket", "fish", "cat"])
+def test_a_thing_moves_as_its_kind_does(name, ground):
+    moments = (0.1, 0.25, 0.8)
+    for seed in range(3):
+        where = [centre_of_the_thing(name, ground, moment, seed) for moment in moments]
+        poses = [pose(name, ground, moment) for moment in moments]
+        for i in (1, 2):
+            across, up = where[i][0] - where[0][0], where[0][1] - where[i][1]
+            assert abs(across) == pytest.approx(abs(poses[i].ahead - poses[0].ahead), abs=0.03)
+            assert up == pytest.approx(poses[i].up - poses[0].up, abs=0.03)
+
+
+def test_a_car_drives_where_its_lamp_is():
+    """Seeds 0 to 5 have the moon, and so the car's way, on either side."""
+    ways = set()
+    for seed in range(6):
+        scene = single(Thing("car", "red"), "desert", "night")
+        first, last = (
+            np.asarray(draw_scene(scene, random.Random(seed), moment=moment), float)[75:].transpose(2, 0, 1)
+            for moment in (0.0, 1.0)
+        )
+        lamp = np.nonzero((first[0] > 240) & (first[1] > 215) & (first[2] > 140))[1].mean()
+        begins, ends = (np.nonzero((red > 180) & (green < 60))[1].mean() for red, green, _ in (first, last))
+        way = np.sign(ends - begins)
+        assert np.sign(lamp - begins) == way
+        ways.add(way)
+    assert ways == {-1.0, 1.0}
+
+
+def test_the_moments_of_a_film_do_not_depend_on_how_many_there_are():
+    scene = single(Thing("house", "green"), "snow", "night")
+    few, many = draw_clip(scene, 5, 3), draw_clip(scene, 5, 9)
+    assert [frame.tobytes() for frame in few] == [frame.tobytes() for frame in many[::4]]
+    assert few[0].tobytes() != few[1].tobytes()
+
+
+def test_the_ground_stands_still_while_a_balloon_rises():
+    frames = [np.asarray(f) for f in draw_clip(single(Thing("balloon", "red"), "meadow", "night"), 2, 5)]
+    assert all(np.array_equal(frames[0][126:], frame[126:]) for frame in frames)

@@ -157,15 +157,16 @@ def test_timesteps_are_spread_over_all_noise_levels():
     assert [t // 100 for t in timesteps.tolist()] == list(range(10))
 
 
-def test_swapped_captions_are_scored_beside_the_right_ones(pictures):
-    part = clip.CLIPPart(tiny_config().clip, pictures, torch.device("cpu"), batch=4)
+def test_swapped_captions_are_scored_beside_the_right_ones(pictures, tmp_path):
+    part = clip.CLIPPart(tiny_config().clip, pictures, tmp_path, torch.device("cpu"), batch=4)
     captions = ["a red car and a blue boat", "a red car at sea", "a pink cat next to a white fish", "a red car"]
     part.pictures = clip.Pictures(pictures.images[:4], [[text] for text in captions])
     tokens, images = part.examples(np.arange(4), np.zeros(4, int))
     words = [part.tokenizer(text)[0, : tokens.shape[1]].tolist() for text in
              [*captions, "a blue car and a red boat", "a white cat next to a pink fish"]]
     assert tokens.tolist() == words and len(images) == 4
-    loss, _ = clip.CLIPPart(tiny_config().clip, pictures, torch.device("cpu")).loss(part.model, 0.0, torch.Generator())
+    part = clip.CLIPPart(tiny_config().clip, pictures, tmp_path, torch.device("cpu"))
+    loss, _ = part.loss(part.model, 0.0, torch.Generator())
     assert math.isfinite(loss.item())
 
 
@@ -364,7 +365,7 @@ def test_the_file_holds_the_weights_under_the_original_names(config, tmp_path):
         "unet": randomised(UNet(config.unet), 3), "ema": randomised(UNet(config.unet), 4),
     }
     tensors = export.assemble(config, *(model.state_dict() for model in models.values()), num_updates=7)
-    export.write_model(tmp_path, config, tensors, trained=True)
+    export.write_model(tmp_path, config, tensors, train_tokenizer(config.clip.vocab_size), trained=True)
     file = load_file(tmp_path / "model.safetensors")
     assert file["model_ema.num_updates"] == 7
     assert file["first_stage_model.encoder.mid.attn_1.q.weight"].ndim == 4
@@ -393,7 +394,8 @@ def model_file(tmp_path_factory):
         "unet": randomised(UNet(config.unet), 3), "unet_ema": randomised(UNet(config.unet), 4),
     }
     tensors = export.assemble(config, *(model.state_dict() for model in models.values()), num_updates=7)
-    export.write_model(folder, config, tensors, trained=True)
+    vocab, merges = train_tokenizer(config.clip.vocab_size)
+    export.write_model(folder, config, tensors, (vocab, [*merges[:-1], ("x", "yz")]), trained=True)
     companion = randomised(clip.ContrastiveModel(models["clip"], 128), 5).state_dict()
     companion = {name: weight for name, weight in companion.items() if not name.startswith("text_encoder.")}
     randomised(models["clip"], 2)
@@ -408,11 +410,14 @@ def test_training_goes_on_from_a_model_file(model_file, pictures, tmp_path):
     unpack.unpack(path, config, tmp_path)
     assert vae.scaling_factor(tmp_path) == pytest.approx(config.vae.scaling_factor)
     parts = {
-        "vae": vae.VAEPart(config.vae, pictures, cpu), "clip": clip.CLIPPart(config.clip, pictures, cpu),
+        "vae": vae.VAEPart(config.vae, pictures, cpu), "clip": clip.CLIPPart(config.clip, pictures, tmp_path, cpu),
         "unet": unet.UNetPart(config, pictures, tmp_path, loop.make_accelerator()),
     }
     began = {"vae": lambda: parts["vae"].model.vae, "clip": lambda: parts["clip"].model.text_encoder,
              "unet": lambda: parts["unet"].model}
+    merges = (path.parent / "merges.txt").read_text(encoding="utf-8").splitlines()
+    for part in (parts["clip"], parts["unet"]):  # the file's tokenizer, not the one that would be trained today
+        assert part.tokenizer.rank[("x", "yz")] == len(merges) - 2
     for name, part in parts.items():
         part.read(tmp_path)
         for parameter, original in zip(began[name]().parameters(), models[name].parameters(), strict=True):
