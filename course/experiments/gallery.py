@@ -48,6 +48,7 @@ def write_page(lab: Lab, name: str, found: ModuleType, result: Result, guess: in
 
 def write_entry(lab: Lab, name: str, found: ModuleType, result: Result, folder: Path) -> Path:
     """A figure, and its words in the file's description; returns its path."""
+    result.figure.set_layout_engine("constrained", rect=(0.005, 0.01, 0.99, 0.98))
     canvas = FigureCanvasAgg(result.figure)
     canvas.draw()
     picture = Image.fromarray(numpy.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -51,7 +51,7 @@ def differences(lab: Lab, away: str) -> list[list[numpy.ndarray]]:
     """At some moments: the guesses for the prompt and for the negative prompt, their difference, the guided guess."""
     schedule, sampler = lab.model.schedule, lab.blocks[9]
     _, steps = lab.walk(PROMPT, seed=3, steps=lab.pick(20, 4))
-    texts = lab.context(PROMPT), lab.context(f"a red house {away}")
+    texts = lab.context(PROMPT), lab.context(away)
     sheet = []
     for moment in MOMENTS:
         index = max(1, min(range(len(steps)), key=lambda i: abs(steps[i].timestep - moment)))
@@ -62,7 +62,7 @@ def differences(lab: Lab, away: str) -> list[list[numpy.ndarray]]:
             guesses.append(schedule.predict_original(latents, noise, t))
         guided = sampler.classifier_free_guidance(guesses[1], guesses[0], lab.opened.config.guidance_scale)
         with_prompt, with_negative, result = lab.decode(torch.cat([*guesses, guided]))
-        difference = 128.0 + (with_prompt.astype(float) - with_negative)
+        difference = 128.0 + 2.0 * (with_prompt.astype(float) - with_negative)
         sheet.append([with_prompt, with_negative, difference.clip(0, 255).astype(numpy.uint8), result])
     return sheet
 
@@ -115,12 +115,15 @@ def draw(
 ) -> Figure:
     figure = new_figure(height=7.6)
     top, bottom = figure.subplots(2, 1, height_ratios=[4.4, 2.9])
-    names = ["guess for\nthe prompt", f"guess for 'a red\nhouse {away}'", "first minus\nsecond", "guided\nguess"]
+    names = ["guess for\nthe prompt", f"guess for\n'{away}'", "first minus\nsecond (x 2)", "guided\nguess"]
     grid(top, sheet, [f"t = {t}" for t in MOMENTS], names, cell=160)
     top.tick_params(labelsize=10.5)
-    rows = list(zip(*(lab.arrays(images[:6:2]) for images, _ in shown.values())))
+    # First the pictures that the negative prompt changes the most.
+    before, after = (shown[name][0] for name in ("no negative", "all steps"))
+    order = (before - after).square().flatten(1).mean(1).argsort(descending=True)[:2]
+    rows = list(zip(*(lab.arrays(images[order]) for images, _ in shown.values())))
     labels = [f"{name}\n{share:.0%} {time}" for name, (_, share) in shown.items()]
-    grid(bottom, rows[:2], [], labels)
+    grid(bottom, rows, [], labels)
     bottom.tick_params(labelsize=10.5)
     bottom.set_xlabel(f"the negative prompt '{away}' in some of the steps", fontsize=10.5)
     return figure
