@@ -15,8 +15,8 @@ from course.studio.question import Question
 
 TITLE = "What do guidance 0, 1, 2, 4, 7.5 and 15 look like?"
 QUESTION = Question(
-    "The guidance scale goes from 1 to 15. What happens to the variety of the pictures of one prompt?",
-    ("it falls", "it stays within a tenth of what it was", "it grows"),
+    "The guidance scale goes from 1 to 15. Where is the variety of the pictures of one prompt the smallest?",
+    ("at 1", "in between", "at 15"),
 )
 SCALES = (0.0, 1.0, 2.0, 4.0, 7.5, 15.0)
 
@@ -43,8 +43,8 @@ def run(lab: Lab) -> Result:
         f"saturation goes from {colour[1.0]:.0%} to {colour[15.0]:.0%}, and the share of values that are outside of "
         f"what a picture can show, and are cut off, from {clipped[1.0]:.1%} to {clipped[15.0]:.1%}."
     )
-    change = variety[15.0] / max(variety[1.0], 1e-9)
-    answer = 0 if change < 0.9 else 1 if change <= 1.1 else 2
+    least = min(SCALES[1:], key=lambda scale: variety[scale])
+    answer = 0 if least == 1.0 else 2 if least == 15.0 else 1
     return Result(draw(lab, images, right, variety, colour, clipped, seeds), text, answer)
 
 
@@ -79,12 +79,13 @@ def draw(
     series = {
         "all four right (%)": right,
         "variety (% of the range)": variety,
-        "saturation, and cut off (%)": colour,
+        "colours (%)": colour,
     }
     for axes, (name, values) in zip(plots, series.items()):
-        axes.plot(range(len(values)), [100 * v for v in values.values()], "-o", color="C0")
+        axes.plot(range(len(values)), [100 * v for v in values.values()], "-o", color="C0", label="saturation")
         if values is colour:
-            axes.plot(range(len(values)), [100 * v for v in clipped.values()], "--s", color="C3")
+            axes.plot(range(len(values)), [100 * v for v in clipped.values()], "--s", color="C3", label="cut off")
+            axes.legend(fontsize=10, loc="center right")
         axes.set_title(name, fontsize=11)
         axes.set_xticks(range(len(values)), [f"{scale:g}" for scale in values])
         axes.set_xlabel("guidance scale", fontsize=10.5)
