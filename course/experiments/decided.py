@@ -16,7 +16,7 @@ from course.experiments.lab import NAMES, Lab, Result
 from course.scenes.captions import plain_prompt
 from course.scenes.scenes import Scene, Thing
 from course.studio.judge import ATTRIBUTES
-from course.studio.page import grid, new_figure
+from course.studio.page import grid, new_figure, stacked
 from course.studio.question import Question
 
 TITLE = "When is it decided what a picture shows?"
@@ -44,9 +44,8 @@ def run(lab: Lab) -> Result:
     in_between = mean_of_neither(lab, images, pairs)
     text = (
         f"In {len(pairs)} pairs of prompts, half of the pictures keep what the first prompt said about {listed} of "
-        f"{steps} steps. So the order is {', '.join(NAMES[name] for name in order)}. "
-        f"{100 * in_between:.0f} % of all answers of the judge are neither the first nor the second prompt's: "
-        "pictures that were exchanged in the middle can be a mixture."
+        f"{steps} steps. {100 * in_between:.0f} % of all answers of the judge are neither the first nor the second "
+        "prompt's: what is exchanged in the middle can become a mixture."
     )
     figure = draw(lab, images[:, 0], kept, moment)
     return Result(figure, text, answer=list(NAMES).index(order[0]))
@@ -98,9 +97,10 @@ def crossing(values: list[float]) -> float:
 
 def draw(lab: Lab, images: Tensor, kept: dict[str, list[float]], moment: dict[str, float]) -> Figure:
     steps = len(images) - 1
-    shown = sorted({round(i * steps / 8) for i in range(9)})
-    figure = new_figure(height=4.7)
-    top, bottom = figure.subplots(2, 1, height_ratios=[1, 2.2])
+    shown = range(0, steps + 1, 2 if steps > 6 else 1)
+    figure = new_figure(height=5.4)
+    above, below = stacked(figure, [1.9, 3.4])
+    top, bottom = above.subplots(), below.subplots()
     grid(top, [[lab.arrays(images[k : k + 1])[0] for k in shown]], [], [f"after {k}" for k in shown])
     one, other = (plain_prompt(scene) for scene in EXAMPLE)
     top.tick_params(labelsize=10.5)
