@@ -1,7 +1,7 @@
 """`make experiment`: questions about the model, each answered by a measurement and a picture of it.
 
-An experiment is a module of this room with four names: TITLE, the question that it answers; QUESTION, what is asked
-before it is drawn; and `run`, which takes the lab and returns a Result. The fourth is its docstring: the explanation.
+An experiment is a module of this room: its docstring explains, TITLE is the question that it answers, QUESTION is what
+is asked before it draws, and `run` takes the lab and returns a Result.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from typing import Any
 from course.core.assemble import for_generating
 from course.core.messages import Refusal
 from course.core.options import Options, like, option
-from course.core.stages import ROOT, find_stage, short_path
+from course.core.stages import ROOT, short_path
 from course.draw.blame import explain
 from course.draw.settings import Settings
 
@@ -39,7 +39,6 @@ EXPERIMENTS = {
     "latents": 9,
     "ema": 10,
 }
-GALLERY = ROOT / "docs" / "gallery.md"
 
 
 @dataclass
@@ -115,7 +114,3 @@ def carry_out(blocks: Any, options: ExperimentOptions) -> None:
         print(f"{short_path(path)}  {time.perf_counter() - started:.0f} s\n", flush=True)
     if everything or options.gallery:
         print(short_path(gallery.write_text(options.out or gallery.FOLDER)))
-
-
-def stage_of(name: str) -> Any:
-    return find_stage(str(EXPERIMENTS[name]))

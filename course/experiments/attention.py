@@ -35,20 +35,24 @@ def run(lab: Lab) -> Result:
         "the end mark and the padding": shares[:, len(names) - 1 :].sum(1),
     }
     means = {name: float(share.mean()) for name, share in groups.items()}
-    each = shares[:, words]
-    first = {name: int(i) for i, name in zip(each.argmax(0), names[words])}
+    first = {names[i]: int(shares[:, i].argmax()) for i in content(names)}
     focus = maps[:, words].amax((2, 3)) / maps[:, words].mean((2, 3))  # how much a map stands out
     early, late = float(focus[: len(steps) // 4].mean()), float(focus[-(len(steps) // 4) :].mean())
     listed = ", ".join(f"{name} at step {i + 1}" for name, i in first.items())
     text = (
         f"Over {len(steps)} steps the words get {means['the words']:.0%} of the attention, the begin mark "
         f"{means['the begin mark']:.0%}, the end mark and the padding {means['the end mark and the padding']:.0%}. "
-        f"Each word's share is the largest {listed}. The place that looks most at a word does so {early:.1f} times as "
+        f"The share of a word is the largest for {listed}. The place that looks most at a word does so {early:.1f} times as "
         f"much as the mean place in the first quarter of the steps, and {late:.1f} times in the last."
     )
     order = ("the words", "the begin mark", "the end mark and the padding")
     answer = max(range(3), key=lambda i: means[order[i]])
     return Result(draw(lab, images, names, maps, groups), text, answer)
+
+
+def content(names: list[str]) -> list[int]:
+    """The positions of the words that say something."""
+    return [i for i, name in enumerate(names) if name.strip("'") in ("red", "house", "snow", "night")]
 
 
 def watch(lab: Lab, steps: list) -> Tensor:
@@ -76,7 +80,7 @@ def watch(lab: Lab, steps: list) -> Tensor:
 def draw(lab: Lab, images: Tensor, names: list[str], maps: Tensor, groups: dict[str, Tensor]) -> Figure:
     count = len(maps)
     picture = lab.arrays(images)[0]
-    chosen = [i for i, name in enumerate(names) if name.strip("'") in ("red", "house", "snow", "night")]
+    chosen = content(names)
     moments = sorted({min(int(moment * count), count - 1) for moment in MOMENTS})
     rows = [[overlay(picture, maps[step, i]) for i in chosen] for step in moments]
     figure = new_figure(height=5.6)

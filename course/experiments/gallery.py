@@ -109,19 +109,24 @@ def page_text(folder: Path) -> str:
         "`make experiment NAME=...`, which uses your own blocks where they are finished. `make experiment NAME=all`",
         "makes this page anew. Each experiment is a short file in [course/experiments/](../course/experiments/).",
     ]
-    last = 0
-    for name, number in EXPERIMENTS.items():
-        path = folder / f"{name}.webp"
-        if not path.is_file():
-            continue
-        words = words_of(path)
-        if number != last:
-            lines += ["", f"## Stage {number}: {STAGES[number - 1].name}"]
-            last = number
-        lines += ["", f"### {words['title']}", "", f"![{words['title']}]({folder.name}/{path.name})", "", words["text"]]
-        if film_of(path).is_file():
-            lines += ["", f"![{words['title']} A film]({folder.name}/{film_of(path).name})"]
-        choices = "; ".join(words["choices"])
-        lines += ["", f"*{words['question']}* {choices}? **{words['choices'][words['answer']].capitalize()}.**"]
-        lines += ["", f"<sub>`make experiment NAME={name}`. {' '.join(words['notes'])}</sub>"]
+    for stage in STAGES:
+        lines += ["", f"## Stage {stage.number}: {stage.name}"]
+        names = [name for name, number in EXPERIMENTS.items() if number == stage.number]
+        if not names:
+            lines += ["", f"![what stage {stage.number} shows](stages/{stage.module}.png)"]
+            lines += ["", f"<sub>`make show STAGE={stage.number}`</sub>"]
+        for path in (folder / f"{name}.webp" for name in names):
+            if path.is_file():
+                lines += entry(path)
     return "\n".join(lines) + "\n"
+
+
+def entry(path: Path) -> list[str]:
+    """The lines of one experiment."""
+    words, place = words_of(path), path.parent.name
+    lines = ["", f"### {words['title']}", "", f"![{words['title']}]({place}/{path.name})", "", words["text"]]
+    if film_of(path).is_file():
+        lines += ["", f"![{words['title']} A film]({place}/{film_of(path).name})"]
+    choices = "; ".join(words["choices"])
+    lines += ["", f"*{words['question']}* {choices}? **{words['choices'][words['answer']].capitalize()}.**"]
+    return [*lines, "", f"<sub>`make experiment NAME={path.stem}`. {' '.join(words['notes'])}</sub>"]

@@ -51,7 +51,7 @@ def run(lab: Lab) -> Result:
         f"{shares['the words']:.0%} with those of the words alone, in {shares['the end mark']:.0%} with the end mark "
         f"alone and in {shares['the padding']:.0%} with the padding alone. "
         + (
-            "So the padding is not useless, as is often said: the U-Net reads it. "
+            "So the padding is not useless, though it is often said to be: the U-Net reads it. "
             if shares["the padding"] > 0.2
             else ""
         )
