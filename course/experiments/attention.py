@@ -42,8 +42,8 @@ def run(lab: Lab) -> Result:
     text = (
         f"Over {len(steps)} steps the words get {means['the words']:.0%} of the attention, the begin mark "
         f"{means['the begin mark']:.0%}, the end mark and the padding {means['the end mark and the padding']:.0%}. "
-        f"The share of a word is the largest for {listed}. The place that looks most at a word does so "
-        f"{early:.1f} times as much as the mean place in the first quarter of the steps, and {late:.1f} times in the last."
+        f"The share of a word is the largest for {listed}. The place that looks most at a word does so {early:.1f} "
+        f"times as much as the mean place in the first quarter of the steps, and {late:.1f} times in the last."
     )
     order = ("the words", "the begin mark", "the end mark and the padding")
     answer = max(range(3), key=lambda i: means[order[i]])

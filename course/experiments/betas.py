@@ -9,7 +9,7 @@ this is why such models cannot draw very dark or very bright pictures. It can be
 prompts are drawn from pure noise, and from noise that holds that trace of a fitting picture.
 
 Sources: Nichol and Dhariwal, 2021, arXiv:2102.09672, equation 17 (cosine); Lin et al., "Common Diffusion Noise
-Schedules and Sample Steps are Flawed", 2023, arXiv:2305.08891, section 2.
+Schedules and Sample Steps are Flawed", 2023, arXiv:2305.08891.
 """
 
 import math

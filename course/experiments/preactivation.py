@@ -5,8 +5,9 @@ nothing on the way past), and once as the first residual networks had them (conv
 norm; then x + f(x), and an activation on the sum). Both get the same pictures, and learn for the same number of steps
 to tell what they show.
 
-Source: He et al., "Identity Mappings in Deep Residual Networks", 2016, arXiv:1603.05027, figure 1 and table 3: with
-the activation on the sum, their network of 1001 layers hardly learns at first; one of 164 learns almost as well.
+Source: He et al., "Identity Mappings in Deep Residual Networks", 2016, arXiv:1603.05027, figure 4 and section 4.2: with
+the activation on the sum, the error of a network of 1001 layers falls very slowly at first, that of 164 layers hardly
+more slowly than with the activation in front.
 """
 
 from typing import Any
