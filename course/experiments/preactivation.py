@@ -10,7 +10,7 @@ the activation on the sum, the error of a network of 1001 layers falls very slow
 more slowly than with the activation in front.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -46,13 +46,12 @@ class After(nn.Module):
 
 
 class Stack(nn.Module):
-    """A convolution, forty blocks, and the mean over the picture as scores for the colours."""
+    """A convolution, forty blocks, and scores for the colours."""
 
-    def __init__(self, lab: Lab, before: bool):
+    def __init__(self, lab: Lab, make_block: Callable[[], nn.Module]):
         super().__init__()
         self.conv_in = nn.Conv2d(3, CHANNELS, kernel_size=3, padding=1)
-        make: Any = (lambda: lab.blocks[2].ResidualBlock(CHANNELS, CHANNELS, num_groups=GROUPS)) if before else None
-        self.blocks = nn.ModuleList(make() if before else After(lab) for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(make_block() for _ in range(DEPTH))
         self.norm = lab.blocks[1].GroupNorm(GROUPS, CHANNELS)
         self.head = nn.Linear(CHANNELS * SIDE * SIDE, len(COLOURS))
 
@@ -70,9 +69,13 @@ def run(lab: Lab) -> Result:
     images = F.interpolate(lab.illustrated(scenes), size=(SIDE, SIDE), mode="area")
     labels = truth(scenes)["colour"]
     losses, gradients, right = {}, {}, {}
-    for name, before in (("before the convolution", True), ("on the sum", False)):
+    kinds = {
+        "before the convolution": lambda: lab.blocks[2].ResidualBlock(CHANNELS, CHANNELS, num_groups=GROUPS),
+        "on the sum": lambda: After(lab),
+    }
+    for name, make_block in kinds.items():
         torch.manual_seed(0)
-        stack = Stack(lab, before)
+        stack = Stack(lab, make_block)
         gradients[name] = gradient_norms(stack, images[:16], labels[:16])
         losses[name], right[name] = learn(stack, images, labels, steps, held_out=count // 5)
     one, other = losses
