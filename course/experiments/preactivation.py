@@ -83,7 +83,7 @@ def run(lab: Lab) -> Result:
     spread = {name: values[-1] / values[0] for name, values in gradients.items()}
     text = (
         f"Through {DEPTH} fresh blocks the gradient becomes {spread[one]:.1f} times as large with the activation "
-        f"before the convolution, and {spread[other]:.2g} times with it on the sum. After {steps} steps of training "
+        f"before the convolution, and {spread[other]:.0f} times with it on the sum. After {steps} steps of training "
         f"the loss is {ends[one]:.2f} and {ends[other]:.2f}, and {right[one]:.0%} and {right[other]:.0%} of unseen "
         "pictures are named right. "
     )

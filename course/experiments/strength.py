@@ -92,5 +92,5 @@ def draw(
         axes.set_xlabel("strength", fontsize=11)
         axes.grid(alpha=0.3)
     left.set_ylabel("of the pictures (%)", fontsize=11)
-    left.legend(fontsize=10.5)
+    right.legend(fontsize=10.5, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
