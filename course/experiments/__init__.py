@@ -77,7 +77,7 @@ def listing() -> str:
     """All experiments with their questions."""
     lines = ["make experiment NAME=...", ""]
     lines += [f"  {name:<15}{module(name).TITLE}  (stage {stage})" for name, stage in EXPERIMENTS.items()]
-    return "\n".join([*lines, "", "NAME=all runs all of them, for most of an hour, and writes docs/gallery.md."])
+    return "\n".join([*lines, "", "NAME=all runs all of them, which takes up to an hour, and writes docs/gallery.md."])
 
 
 def module(name: str) -> ModuleType:
