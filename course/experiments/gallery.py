@@ -13,7 +13,7 @@ import numpy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from course.core.stages import ROOT, STAGES, short_path
+from course.core.stages import PIPELINE, ROOT, short_path
 from course.core.writing import whole_file
 from course.experiments.lab import Lab, Result
 from course.studio.page import Page, write
@@ -109,7 +109,7 @@ def page_text(folder: Path) -> str:
         "`make experiment NAME=...`, which uses your own blocks where they are finished. `make experiment NAME=all`",
         "makes this page anew. Each experiment is a short file in [course/experiments/](../course/experiments/).",
     ]
-    for stage in STAGES:
+    for stage in PIPELINE:
         lines += ["", f"## Stage {stage.number}: {stage.name}"]
         names = [name for name, number in EXPERIMENTS.items() if number == stage.number]
         if not names:

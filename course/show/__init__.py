@@ -10,7 +10,7 @@ from pathlib import Path
 from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
 from course.core.options import OneStage, like, option
-from course.core.stages import ROOT, Stage, short_path
+from course.core.stages import ENCORE, ROOT, Stage, short_path
 from course.draw.blame import explain
 from course.draw.settings import Settings
 
@@ -36,7 +36,8 @@ def show(options: ShowOptions) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     blocks = None
     try:
-        blocks = for_generating(options.blocks, fused=True)
+        encore = [other.number for other in ENCORE if other.number <= stage.number]
+        blocks = for_generating(options.blocks, fused=True, encore=encore)
         draw(blocks, stage, options)
         return 0
     except (Exception, SystemExit, GeneratorExit) as error:
@@ -55,18 +56,20 @@ def draw(blocks: Blocks, stage: Stage, options: ShowOptions) -> None:
     print(*studio.notes(stage), flush=True)
     blocks.load()
     module = importlib.import_module(f"course.show.{stage.module}")
-    question, answer = QUESTIONS[stage.number]
-    told = verdict(question, ask(question), answer)
+    told = ""
+    if stage.number in QUESTIONS:
+        question, answer = QUESTIONS[stage.number]
+        told = "\n" + verdict(question, ask(question), answer)
     first = options.out or ROOT / "outputs" / f"show-{stage.number:02d}-{stage.name}.png"
     for picture in module.PICTURES + (module.MORE if options.all else ()):
         started = time.perf_counter()
         path = first if picture is module.PICTURES[0] else first.with_name(f"{first.stem}-{slug(picture)}.png")
         page = picture(studio)
         if picture is module.PICTURES[0]:
-            page.caption += "\n" + told
+            page.caption += told
         write(page, studio.notes(stage), path)
         print(f"{short_path(path)}  {page.title}  {time.perf_counter() - started:.1f} s", flush=True)
-    print(told)
+    print(told.strip())
     for note in studio.notes(stage)[1:]:
         print(f"Note: {note}")
     if module.MORE and not options.all:

@@ -1,4 +1,4 @@
-"""What is asked before `make show` draws: for each stage a question, and which of its answers is right."""
+"""What is asked before `make show` draws: by the number of the stage a question, and which of its answers is right."""
 
 from course.studio.question import Question
 
@@ -72,5 +72,12 @@ QUESTIONS = {
             ("hardly any", "about a half", "nearly all"),
         ),
         2,
+    ),
+    11: (
+        Question(
+            "At which timesteps is the squared error of the predicted noise the largest?",
+            ("at the first, with hardly any noise", "in the middle", "at the last, with nearly nothing but noise"),
+        ),
+        0,
     ),
 }

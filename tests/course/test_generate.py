@@ -138,6 +138,59 @@ def test_a_picture_with_settings_that_make_no_sense(draw, name, value):
     assert not Path("out.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("scale", 10**400, "SCALE=1000"), ("steps", 10**400, "STEPS=1000"), ("seed", 10**400, "SEED=1000"),
+        ("width", 10**400, "WIDTH=1000"), ("height", -(10**400), "HEIGHT=-1000"), ("count", 10**400, "COUNT=1000"),
+        ("strength", 10**400, "STRENGTH=1000"), ("prompt", "red " * 10_000, "PROMPT has 40,000 characters"),
+        ("negative", "x" * 10_001, "NEGATIVE has 10,001"), ("checkpoint", "y" * 20_000, "CHECKPOINT has 20,000"),
+        ("init", "~nobody-of-this-name/a.png", "INIT=~nobody"), ("tokenizer", "~nobody-of-this-name", "TOKENIZER=~"),
+        ("checkpoint", "~nobody-of-this-name/a", "CHECKPOINT=~"), ("init", "a\0b", r"INIT=a\x00b is not there"),
+        ("device", "\x1b[31m", r"DEVICE=\x1b[31m"), ("checkpoint", "\x1b[31m", r"\x1b[31m is not there"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_picture_with_settings_that_go_too_far(capsys, monkeypatch, tmp_path, name, value, words):
+    monkeypatch.chdir(tmp_path)
+    info = PngInfo()
+    values = {field: value for field, value in dataclasses.asdict(Settings()).items() if value is not None}
+    info.add_itxt(pictures.SETTINGS, json.dumps(values | {name: value}))
+    Image.new("RGB", (8, 8)).save("odd.png", pnginfo=info)
+    assert cli.main(["generate", "--from=odd.png", "--out=out.png"]) == 2
+    errors = capsys.readouterr().err
+    assert words in errors and len(errors) < 300 and errors.count("\n") == 1 and "\x1b" not in errors
+    assert not Path("out.png").exists()
+
+
+def test_settings_that_are_nested_deeply(draw):
+    info = PngInfo()
+    info.add_itxt(pictures.SETTINGS, "[" * 100_000)
+    Image.new("RGB", (8, 8)).save("odd.png", pnginfo=info)
+    refusal(draw("--from=odd.png"), "FROM=odd.png does not say how it was made")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("flag", ["--init", "--from"])
+def test_what_is_no_file_is_not_waited_for(draw, flag):
+    os.mkfifo("pipe.png")
+    Path("folder.png").mkdir()
+    for name in ("pipe.png", "folder.png", "/dev/null"):
+        refusal(draw(f"{flag}={name}"), f"{flag[2:].upper()}={name} is not a file: it names a picture.")
+
+
+def test_an_ending_is_no_name(draw, no_drawing):
+    refusal(draw("--out=.png"), "OUT=.png is an ending and no name")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_not_replaced(draw, no_drawing):
+    os.mkfifo("pipe.png")
+    code, _, errors = draw("--out=pipe.png")
+    assert code == 2 and errors == "pipe.png cannot be written: it is a pipe or a device."
+    assert stat.S_ISFIFO(os.stat("pipe.png").st_mode)
+
+
 def test_it_writes_a_picture_and_says_where(draw):
     code, output, _ = draw("--prompt=a blue cat")
     assert code == 0
@@ -299,7 +352,8 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path):
         (["--blocks=mine"], ["BLOCKS=mine"]),
         (["--ema=perhaps"], ["EMA=perhaps"]),
         (["--mistake=stage08/beta-not-square"], ["beta-not-square", "did you mean stage08/betas-not-squared"]),
-        (["--mistake=stage11/no-scale"], ["MISTAKE='stage11/no-scale'", "no stage"]),
+        (["--mistake=stage99/no-scale"], ["MISTAKE='stage99/no-scale'", "no stage"]),
+        (["--mistake=stage11/not-clipped"], ["MISTAKE='stage11/not-clipped'", "no picture is drawn with"]),
         (["--mistake=layer-norm-eps"], ["MISTAKE=layer-norm-eps", "stage03/layer-norm-eps or stage06/layer-norm-eps"]),
         (["--mistake=\x1b[31m"], ["MISTAKE='\\x1b[31m'"]),
         (["--mistake=8/linear-betas", "--blocks=exercises"], ["MISTAKE=stage08/linear-betas", "BLOCKS=exercises"]),
@@ -382,6 +436,11 @@ def test_too_long_a_prompt_is_cut_with_a_note(draw):
     words = " ".join(["house"] * 75 + ["waterfall"])
     code, output, _ = draw(f"--prompt={words}")
     assert code == 0 and "PROMPT" in output and "waterfall" in output and "75" in output
+
+
+def test_the_note_about_a_long_prompt_is_short(draw):
+    code, output, _ = draw(f"--prompt={'house ' * 1600}")
+    assert code == 0 and "PROMPT has 1600 tokens" in output and " and more\n" in output and len(output) < 1000
 
 
 def test_nan_is_named(draw, monkeypatch):
@@ -799,7 +858,7 @@ def test_a_mistake_that_draws_nothing_is_named(draw, mine, name):
     assert "One of your blocks" not in errors and "Traceback" not in errors
 
 
-HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
+HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions does without it."
 
 
 @pytest.mark.parametrize(
