@@ -93,7 +93,7 @@ def test_every_picture_is_drawn_and_says_whose_block_made_it(run, stage, tmp_pat
             caption, *asked = picture.text["Description"].splitlines()
             assert "?" in picture.text["Title"] and 40 < len(caption) < 420, path.name
             told = [verdict(question, None, answer) for question, answer in [QUESTIONS[stage.number]]]
-            assert asked == (told if path.name == "picture.png" else []), f"{path.name}: the question that was asked before, and its answer"
+            assert asked == (told if path.name == "picture.png" else []), f"{path.name}: question and answer"
             assert f"Stage {stage.number} {stage.name} is the reference" in picture.text["Comment"]
     assert "is the reference" in output and stage.module in output
 
