@@ -122,7 +122,7 @@ def test_a_finished_stage_is_used_and_named(run, tmp_path):
     [
         (["--name=stpes"], "There is no experiment 'stpes'"),
         (["--name=steps", "--gallery=maybe"], "GALLERY=maybe"),
-        (["--name=steps", "--checkpoint=nowhere"], "There is no checkpoint nowhere"),
+        (["--name=steps", "--checkpoint=nowhere"], "The checkpoint nowhere is not there"),
         (["--name=steps", "--blocks=mine"], "BLOCKS=mine"),
     ],
 )
