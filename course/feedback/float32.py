@@ -15,16 +15,7 @@ CAUSE = (
 
 
 class Float64Everywhere(TorchFunctionMode):
-    """Within it, whoever asks for float32 gets float64, and so does whoever names no dtype."""
-
-    def __enter__(self) -> "Float64Everywhere":
-        self.default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        torch.set_default_dtype(self.default)
+    """Within it, whoever asks for float32 gets float64."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         func = Tensor.double if func is Tensor.float else func
@@ -38,8 +29,12 @@ def _wide(value: Any) -> Any:
 
 def is_to_blame(run: Callable[[], Any], is_right: Callable[[Any], bool]) -> bool:
     """Whether a call that gives a wrong result gives a right one when float64 takes the place of float32."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # for those who name no dtype
     try:
         with Float64Everywhere():
             return is_right(run())
     except Exception:
         return False
+    finally:
+        torch.set_default_dtype(default)
