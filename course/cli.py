@@ -57,6 +57,8 @@ COMMANDS = (
             (("STAGE=3", "one more hint each time, three per exercise (or EXERCISE=3.2)"),), ANYWHERE),
     Command("show", "course.show:show", "draw what your block does",
             (("STAGE=3", "pictures of what your block does (ALL=1: also those that take longer)"),)),
+    Command("detective", "course.learn.detective:detective", "find the mistake that hides in a stage you have finished",
+            (("", "find the mistake that hides in a stage that you have finished"),)),
     Command("solution", "course.core.workspace:solution", "read a stage's solution, and how your file differs from it",
             (("STAGE=3", "read the solution, and how your file differs from it"),
              ("STAGE=3 COPY=1", "put the solution in place of your file (yours is kept as a backup)")), ANYWHERE),
