@@ -15,19 +15,23 @@ from types import FrameType
 
 from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
-from course.core.stages import ROOT, STAGES, short_path
+from course.core.options import expanded
+from course.core.screen import printable
+from course.core.stages import PIPELINE, ROOT, short_path
+from course.core.threads import waiting
 from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Order, Settings, check_size
 from course.feedback.mistakes import find_mistake, wrong_text
+
+LONGEST_CUT = 200  # characters that are shown of what a prompt has too many
 
 
 def generate(order: Order) -> int:
     """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 130 stopped. A Refusal is the caller's."""
     with stoppable():
         try:
-            # Two threads that wait for each other by spinning are slower than one; torch reads this at its import.
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            os.environ.update(waiting())
             return run(order.settings(), order.out, order.film)
         except KeyboardInterrupt:
             print("\nStopped; nothing half-finished was written.", file=sys.stderr)
@@ -61,7 +65,8 @@ def stop_if_asked() -> None:
 
 def run(settings: Settings, out: Path | None, film: bool) -> int:
     if out is not None and out.suffix.lower() != ".png":
-        raise Refusal(f"OUT={out} does not end in .png.")
+        what = "is an ending and no name" if out.name.lower() == ".png" else "does not end in .png"
+        raise Refusal(f"OUT={out} {what}: name a file, such as picture.png.")
     check_targets(out or ROOT / "outputs" / "picture.png", settings.count, film)
     blocks = None
     try:
@@ -71,7 +76,7 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
         blocks.load()
         draw_all(blocks, settings, out, film)
         return 0
-    except Refusal:
+    except (Refusal, BrokenPipeError):
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         stop_if_asked()
@@ -104,10 +109,11 @@ def numbered(out: Path, index: int) -> Path:
 
 
 def say_whose(blocks) -> None:
-    mine = [stage for stage in STAGES if blocks.origin[stage.number] == "exercises"]
-    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < len(STAGES) else ""
-    rest = "" if len(mine) == len(STAGES) else "; the reference stands in for the rest"
-    print(f"{len(mine)}/{len(STAGES)} blocks are yours{names}{rest}.")
+    mine = [stage for stage in PIPELINE if blocks.origin[stage.number] == "exercises"]
+    total = len(PIPELINE)
+    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < total else ""
+    rest = "" if len(mine) == total else "; the reference stands in for the rest"
+    print(f"{len(mine)}/{total} blocks are yours{names}{rest}.")
 
 
 def say_mistake(name: str | None) -> None:
@@ -119,18 +125,21 @@ def say_mistake(name: str | None) -> None:
 
 
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
-    import torch
-
     from course.draw import checkpoint as ckpt
     from course.draw import pictures
-    from course.draw.speed import check_compiler, speed_up
+    from course.draw.speed import check_compiler
 
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
-    dtype = ckpt.choose_dtype(settings.dtype, device)
+    ckpt.choose_dtype(settings.dtype, device)  # refuses an unknown one
     if settings.compile:
         check_compiler(device)
     opened = ckpt.open_checkpoint(settings.checkpoint or ckpt.TINY, settings.tokenizer)
+    dtype = ckpt.choose_dtype(settings.dtype, device, opened.config)
+    name, why = str(dtype).removeprefix("torch."), ""
+    if settings.dtype == "auto" and device.type == "cpu":
+        why = f" ({ckpt.why_dtype(dtype)})"
+        settings.dtype = name  # for FROM: on another processor it would be another one
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor
@@ -143,28 +152,18 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     seed = settings.seed = random.SystemRandom().randrange(2**31) if settings.seed is None else settings.seed
 
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
-    model = ckpt.build(blocks, opened, device, dtype, settings.ema)
-    if settings.ema and not opened.has_ema:
-        print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    model = build_model(blocks, opened, device, dtype, settings)
     opened.tensors = {}  # the file is closed while it draws
-    warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
-    warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
-    speed_up(model, device, dtype, settings.compile)
-    print(
-        f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
-        f"loaded in {time.perf_counter() - started:.1f} s"
-    )
+    print(f"{short_path(opened.path)} on {device}, {name}{why}, loaded in {time.perf_counter() - started:.1f} s")
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
     target = out
-    size = (1, opened.config.vae.latent_channels, height // model.vae.factor, width // model.vae.factor)
     results = []
     for i in range(settings.count):
         one = replace(settings, seed=seed + i, count=1)
         started = time.perf_counter()
-        generator = torch.Generator().manual_seed(seed + i)
-        picture, frames = draw_one(blocks, model, one, size, generator, images, mask, device, film)
+        picture, frames = draw_one(blocks, model, one, device, images, mask, film)
         seconds = time.perf_counter() - started
         words = settings.prompt if settings.mistake is None else f"{settings.mistake} {settings.prompt}"
         target = target or pictures.free_name(ROOT / "outputs", words)  # now: another one may draw meanwhile
@@ -178,6 +177,20 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if target and len(results) > 1:
         pictures.write_png(target, pictures.contact_sheet(results), asdict(settings))
         print(f"{short_path(target)}  all {len(results)}")
+
+
+def build_model(blocks, opened, device, dtype, settings: Settings):
+    """The open checkpoint as a StableDiffusion (stage 9) that draws fast; notes what it cannot do as asked for."""
+    from course.draw.checkpoint import build
+    from course.draw.speed import speed_up
+
+    model = build(blocks, opened, device, dtype, settings.ema)
+    if settings.ema and not opened.has_ema:
+        print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
+    warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
+    speed_up(model, device, dtype, settings.compile)
+    return model
 
 
 def read_inputs(blocks, settings: Settings, width: int, height: int):
@@ -214,10 +227,10 @@ def read_inputs(blocks, settings: Settings, width: int, height: int):
 
 def same_file(name: str, path: str, before: str | None) -> str:
     """The file's SHA-256; says so if it is another one than before."""
-    with Path(path).expanduser().open("rb") as stream:
+    with expanded(name, path).open("rb") as stream:
         now = hashlib.file_digest(stream, "sha256").hexdigest()
     if before not in (None, now):
-        print(f"Note: {name}={path} is not the file that it was: the picture will not be the same.")
+        print(f"Note: {name}={printable(path)} is not the file that it was: the picture will not be the same.")
     return now
 
 
@@ -226,11 +239,13 @@ def warn_if_cut(tokenizer, name: str, text: str) -> None:
     ids = tokenizer.tokenize(text)
     room = tokenizer.max_length - 2
     if len(ids) > room:
-        print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {tokenizer.decode(ids[room:])!r}")
+        cut = tokenizer.decode(ids[room:])
+        shown = repr(cut) if len(cut) <= LONGEST_CUT else f"{cut[:LONGEST_CUT]!r} and more"
+        print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {shown}")
 
 
-def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, images, mask, device, film: bool):
-    """One picture out of noise of this size, (1, channels, height, width); one frame per step if it is to be filmed."""
+def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):
+    """The picture of these settings, all of them known by now; one frame per step if it is to be filmed."""
     import torch
     from PIL import Image
     from tqdm import tqdm
@@ -238,7 +253,10 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, image
     from course.draw.pictures import strength_of
 
     sampler, vae = blocks[9], blocks[5]
-    noise = torch.randn(size, generator=generator).to(device)
+    assert s.seed is not None and s.height is not None and s.width is not None
+    generator = torch.Generator().manual_seed(s.seed)
+    size = (model.vae.post_quant_conv.in_channels, s.height // model.vae.factor, s.width // model.vae.factor)
+    noise = torch.randn((1, *size), generator=generator).to(device)
     frames = []
 
     def to_picture(tensor: torch.Tensor) -> Image.Image:

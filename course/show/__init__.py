@@ -10,7 +10,8 @@ from pathlib import Path
 from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
 from course.core.options import OneStage, like, option
-from course.core.stages import ROOT, Stage, short_path
+from course.core.stages import ENCORE, ROOT, Stage, short_path
+from course.core.threads import waiting
 from course.draw.blame import explain
 from course.draw.settings import Settings
 
@@ -33,10 +34,11 @@ def show(options: ShowOptions) -> int:
     stage = options.chosen()
     if options.out is not None and options.out.suffix.lower() != ".png":
         raise Refusal(f"OUT={options.out} does not end in .png.")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.update(waiting())
     blocks = None
     try:
-        blocks = for_generating(options.blocks, fused=True)
+        encore = [other.number for other in ENCORE if other.number <= stage.number]
+        blocks = for_generating(options.blocks, fused=True, encore=encore)
         draw(blocks, stage, options)
         return 0
     except (Exception, SystemExit, GeneratorExit) as error:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers.models.embeddings import get_timestep_embedding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,11 @@ from course.feedback.compare import check, name_of, rand, results_and_gradients
 from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
 from tests.stages.blocks import check_block, divergence, make_block, text_of
+from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.light import without_compiler
+
+with without_compiler():
+    from diffusers.models.embeddings import get_timestep_embedding
 
 waves = pytest.mark.exercise("7.1")
 down = pytest.mark.exercise("7.2")
@@ -475,3 +479,12 @@ def test_unet_gradients(stage):
 def test_any_size(stage, batch, height, width, seed):
     given = inputs_of(MIXED, batch, seed, height, width)
     check_unet(stage, MIXED, given, about=f"latents of shape {tuple(given['latents'].shape)}")
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("7.1", "7.2", "7.3", "7.4")
+@each_drawing("text to image", "image to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)
