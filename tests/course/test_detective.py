@@ -144,7 +144,8 @@ def test_every_mistake_is_in_a_line_that_is_shown(number):
 
 
 def test_every_exercise_has_probes_and_nearly_every_mistake_shows(line):
-    assert list(PROBES) == [exercise.number for stage in STAGES for exercise in exercises(stage)]
+    probed = [stage for stage in STAGES if not stage.encore or f"{stage.number}.1" in PROBES]
+    assert list(PROBES) == [exercise.number for stage in probed for exercise in exercises(stage)]
     for number in (1, 4):
         answers = [line.ask(do="open", stage=number, mistake=m.name) for m in mistakes_of(number)]
         assert sum(answer["fits"] for answer in answers) >= 0.9 * len(answers)

@@ -12,7 +12,7 @@ from course.core.stages import Stage
 from course.core.stubs import exercises
 from course.feedback.mistakes import Mistake, exercise_of, full_name, mistakes_of, wrong_text
 from course.learn.detective.line import Line
-from course.learn.detective.probes import GIVEN
+from course.learn.detective.probes import GIVEN, PROBES
 from course.learn.detective.score import MOST
 
 WIDTH = 110
@@ -277,7 +277,7 @@ def find_case(
     rng.shuffle(left)
     looked: list[tuple[bool, float, Case]] = []
     for stage, mistake in left:
-        if not exercise_of(stage.number, mistake):
+        if exercise_of(stage.number, mistake) not in PROBES:
             continue
         answer = line.ask(do="open", stage=stage.number, mistake=mistake.name)
         if not answer.get("fits") or (level == 1 and len(answer["others"]) < CHOICES - 1):

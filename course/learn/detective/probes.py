@@ -233,6 +233,52 @@ PROBES: dict[str, tuple[str, ...]] = {
              "load_weights(nn.Linear(2, 2), {'weight': ones(4), 'bias': zeros(2)})",
              "layer = nn.Linear(2, 2); load_weights(layer, {'weight': ones(2, 2).half(), 'bias': zeros(2).half()});"
              " layer.weight.dtype"),
+    "11.1": ("kl_divergence(zeros(1, 8, 2, 2))",
+             "kl_divergence(randn(2, 8, 3, 5))",
+             "kl_divergence(100 * randn(1, 8, 2, 2))"),
+    "11.2": ("vae_loss(randn(1, 3, 8, 8), zeros(1, 3, 8, 8), zeros(1, 8, 1, 1))",
+             "vae_loss(ones(1, 3, 8, 8), zeros(1, 3, 8, 8), zeros(1, 8, 1, 1))",
+             "vae_loss(randn(2, 3, 8, 16), randn(2, 3, 8, 16), randn(2, 8, 1, 2), 0.5, 0.1)",
+             "vae_loss(zeros(1, 3, 8, 8), zeros(1, 3, 8, 8), randn(1, 8, 1, 1))",
+             "x = ones(1, 3, 8, 8, requires_grad=True);"
+             " vae_loss(x, zeros(1, 3, 8, 8), zeros(1, 8, 1, 1)).backward(); x.grad"),
+    "11.3": ("contrastive_loss(torch.eye(3), torch.eye(3), 5.0)",
+             "contrastive_loss(randn(4, 6), randn(4, 6), 5.0)",
+             "contrastive_loss(randn(5, 6), randn(3, 6), 2.0)",
+             "contrastive_loss(3 * torch.eye(3), torch.eye(3), 5.0)"),
+    "11.4": ("spread_timesteps(0.5 * ones(4))", "spread_timesteps(rand(10))", "spread_timesteps(rand(7), 100)",
+             "spread_timesteps((1 - 1e-7) * ones(1000).float())"),
+    "11.5": ("drop_captions(['a', 'b', 'c'], tensor([0.05, 0.5, 0.95]))",
+             "drop_captions(['a', 'b', 'c'], tensor([0.05, 0.5, 0.95]), 0.5)",
+             "drop_captions(['a', 'b'], tensor([0.0, 0.999]), 0.0)", "drop_captions(['a', 'b'], rand(2), 1.0)",
+             "given = ['a', 'b']; drop_captions(given, zeros(2)); given"),
+    "11.6": ("min_snr_weights(schedule, tensor([0, 100, 500, 999]))",
+             "min_snr_weights(schedule, tensor([0, 100, 500, 999]), 1.0)",
+             "min_snr_weights(NoiseSchedule(10, 0.1, 0.2), tensor([9, 0]))"),
+    "11.7": ("noise_loss(unet, schedule, randn(1, 4, 2, 2), randn(1, 4, 2, 2), tensor([500]), randn(1, 5, 6))",
+             "noise_loss(unet, schedule, randn(3, 4, 2, 4), randn(3, 4, 2, 4), tensor([3, 900, 40]), randn(3, 5, 6))",
+             "noise_loss(unet, schedule, randn(2, 4, 2, 2), randn(2, 4, 2, 2), tensor([3, 900]), randn(2, 5, 6), 1.0)"),
+    "11.8": ("ema_decay(1)", "ema_decay(10)", "ema_decay(10, 1.0, 2.0)", "ema_decay(10**9)",
+             "ema_decay(10**9, max_decay=0.5)"),
+    "11.9": ("a, b = filled(nn.Linear(2, 2)), filled(nn.Linear(2, 2)); b.weight.mul_(3);"
+             " update_average(a, b, 0.9); a.weight",
+             "a, b = filled(nn.Linear(2, 2)), filled(nn.Linear(2, 2)); b.bias.add_(1); update_average(a, b, 0.5);"
+             " a.bias",
+             "a, b = filled(nn.Linear(2, 2)), filled(nn.Linear(2, 2)); b.weight.mul_(3); update_average(a, b, 0.9);"
+             " b.weight",
+             "a, b = filled(nn.Linear(2, 2)), filled(nn.Linear(2, 2)); b.weight.mul_(3); update_average(a, b, 0.0);"
+             " a.weight"),
+    "11.10": ("m = filled(nn.Linear(2, 1)).requires_grad_(True); o = torch.optim.SGD(m.parameters(), 0.1);"
+              " training_step(m, o, lambda n: n(ones(1, 2)).square().sum()); m.weight",
+              "m = filled(nn.Linear(2, 1)).requires_grad_(True); o = torch.optim.SGD(m.parameters(), 0.1);"
+              " training_step(m, o, lambda n: n(ones(1, 2)).square().sum())",
+              "m = filled(nn.Linear(2, 1)).requires_grad_(True); o = torch.optim.SGD(m.parameters(), 0.1);"
+              " [training_step(m, o, lambda n: n(ones(1, 2)).square().sum()) for _ in range(2)]; m.weight",
+              "m = filled(nn.Linear(2, 1)).requires_grad_(True); o = torch.optim.SGD(m.parameters(), 0.1);"
+              " training_step(m, o, lambda n: 9 * n(ones(1, 2)).square().sum(), 0.5); m.weight",
+              "m = filled(nn.Linear(2, 1)).requires_grad_(True); a = filled(nn.Linear(2, 1));"
+              " o = torch.optim.SGD(m.parameters(), 0.1);"
+              " training_step(m, o, lambda n: n(ones(1, 2)).square().sum(), 1.0, a, 0.5); a.weight"),
 }
 # fmt: on
 
@@ -242,6 +288,7 @@ GIVEN = {
     7: "config, a small UNetConfig",
     8: "schedule, a NoiseSchedule",
     9: "unet, a function in place of a network, and model, a small StableDiffusion",
+    11: "schedule, a NoiseSchedule, and unet, a function in place of a network",
 }
 MERGES = [
     ("o", "n</w>"), ("d", "o"), ("c", "a"), ("ca", "t</w>"), ("do", "g</w>"), ("r", "e"), ("o", "g")
@@ -255,8 +302,14 @@ def given(number: int, names: Mapping[str, Any], code: str) -> dict[str, Any]:
         names: of this stage and those before it, and `filled`.
         code: what is to be run. The model, which takes a moment, is made only if this text names it.
     """
-    if number < 5 or number > 9:
+    if number not in GIVEN:
         return {}
+
+    def unet(latents, timesteps, context):
+        return latents * context.mean((1, 2))[:, None, None, None] + timesteps[:, None, None, None] / 1000
+
+    if number == 11:
+        return {"schedule": names["NoiseSchedule"](), "unet": unet}
     vae = names["VAEConfig"](channels=(8, 16), blocks_per_level=1, num_groups=4)
     if number == 5:
         return {"config": vae}
@@ -273,10 +326,6 @@ def given(number: int, names: Mapping[str, Any], code: str) -> dict[str, Any]:
     schedule = names["NoiseSchedule"]()
     if number == 8:
         return {"schedule": schedule}
-
-    def unet(latents, timesteps, context):
-        return latents * context.mean((1, 2))[:, None, None, None] + timesteps[:, None, None, None] / 1000
-
     if "model" not in code:
         return {"unet": unet}
     filled, levels = names["filled"], {"channels": (8, 16), "attention": (True, False), "context_channels": 12}
