@@ -185,8 +185,7 @@ def psnr(model, images: Tensor) -> float:
 @torch.no_grad()
 def retrieval(model, folder: Path, rng: random.Random, size: int, rounds: int = 8, among: int = 64) -> float | None:
     """How often a fresh caption's own picture is the nearest of `among`; None without the picture encoder."""
-    from safetensors.torch import load_file
-
+    from course.core.weights import fill
     from course.training.clip import PICTURE_SIZE, ContrastiveModel, cosines
 
     path = folder / "picture_encoder.safetensors"
@@ -194,7 +193,7 @@ def retrieval(model, folder: Path, rng: random.Random, size: int, rounds: int = 
         return None
     width = model.text_encoder.final_norm.weight.shape[0]
     companion = ContrastiveModel(model.text_encoder.cpu().float(), width)
-    companion.load_state_dict({name: t.float() for name, t in load_file(path).items()}, strict=False)
+    fill(companion, path, "it has to be the one that was exported with the model", others=companion.state_dict())
     found = 0
     for _ in range(rounds):
         scenes = [sample_scene(rng) for _ in range(among)]
