@@ -11,6 +11,7 @@ from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
 from course.core.options import OneStage, like, option
 from course.core.stages import ENCORE, ROOT, Stage, short_path
+from course.core.threads import waiting
 from course.draw.blame import explain
 from course.draw.settings import Settings
 
@@ -33,7 +34,7 @@ def show(options: ShowOptions) -> int:
     stage = options.chosen()
     if options.out is not None and options.out.suffix.lower() != ".png":
         raise Refusal(f"OUT={options.out} does not end in .png.")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.update(waiting())
     blocks = None
     try:
         encore = [other.number for other in ENCORE if other.number <= stage.number]
