@@ -31,7 +31,7 @@ from tqdm import tqdm
 from course.core.assemble import for_generating
 from course.core.options import Options, like, option
 from course.core.stages import short_path
-from course.core.writing import whole_file
+from course.core.writing import check_writable, whole_file
 from course.draw.checkpoint import TINY, build, choose_device, open_checkpoint
 from course.draw.pictures import contact_sheet, write_png
 from course.draw.settings import Settings
@@ -332,6 +332,8 @@ def report(figures: dict) -> str:
 
 def evaluate(options: EvaluateOptions) -> int:
     """Runs the command."""
+    for path in filter(None, (options.json, options.sheet)):
+        check_writable(path)  # now, and not after all the drawing
     figures = measure(options)
     print(f"\n{short_path(options.checkpoint)}\n" + report(figures))
     if options.json:
