@@ -60,6 +60,8 @@ COMMANDS = (
     Command("experiment", "course.experiments:experiment", "answer a question about the model by a measurement",
             (("", "lists experiments: what decides a picture, what guidance does, ..."),
              ("NAME=steps", "runs one: a picture and what was measured (NAME=all: all, into docs/gallery.md)"))),
+    Command("detective", "course.learn.detective:detective", "find the mistake that hides in a stage you have finished",
+            (("", "find the mistake that hides in a stage that you have finished"),)),
     Command("solution", "course.core.workspace:solution", "read a stage's solution, and how your file differs from it",
             (("STAGE=3", "read the solution, and how your file differs from it"),
              ("STAGE=3 COPY=1", "put the solution in place of your file (yours is kept as a backup)")), ANYWHERE),

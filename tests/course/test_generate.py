@@ -147,7 +147,7 @@ def test_a_picture_with_settings_that_make_no_sense(draw, name, value):
         ("negative", "x" * 10_001, "NEGATIVE has 10,001"), ("checkpoint", "y" * 20_000, "CHECKPOINT has 20,000"),
         ("init", "~nobody-of-this-name/a.png", "INIT=~nobody"), ("tokenizer", "~nobody-of-this-name", "TOKENIZER=~"),
         ("checkpoint", "~nobody-of-this-name/a", "CHECKPOINT=~"), ("init", "a\0b", r"INIT=a\x00b is not there"),
-        ("device", "\x1b[31m", r"DEVICE=\x1b[31m"), ("checkpoint", "\x1b[31m", r"\x1b[31m is not there"),
+        ("device", "\x1b[31m", r"DEVICE=\x1b[31m"), ("checkpoint", "\x1b[31m", r"There is no checkpoint \x1b[31m"),
     ],
     ids=lambda value: str(value)[:20],
 )
