@@ -262,7 +262,8 @@ def inpaint(
     As image_to_image, with pictures and latents in the same dtypes, but at strength 1 start from the noise alone, and
     after every step keep the new latents only where the mask is 1; elsewhere take the encoded pictures with the same
     `noise` added as at the next timestep (none when that is -1). The latents' mask takes one pixel of the mask for each
-    latent: of the square of model.vae.factor x model.vae.factor pixels (8x8) that belong to it, the top left one.
+    latent: of the square of pixels that belong to it, the top left one. model.vae.factor says how many pixels wide and
+    high that square is: 8 in Stable Diffusion, but not in every VAE.
 
     Args:
         images: (batch, 3, height, width), float32, in [-1, 1].

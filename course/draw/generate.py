@@ -18,6 +18,7 @@ from course.core.messages import Refusal
 from course.core.options import expanded
 from course.core.screen import printable
 from course.core.stages import PIPELINE, ROOT, short_path
+from course.core.threads import waiting
 from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Order, Settings, check_size
@@ -30,8 +31,7 @@ def generate(order: Order) -> int:
     """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 130 stopped. A Refusal is the caller's."""
     with stoppable():
         try:
-            # Two threads that wait for each other by spinning are slower than one; torch reads this at its import.
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            os.environ.update(waiting())
             return run(order.settings(), order.out, order.film)
         except KeyboardInterrupt:
             print("\nStopped; nothing half-finished was written.", file=sys.stderr)
@@ -131,10 +131,15 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
 
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
-    dtype = ckpt.choose_dtype(settings.dtype, device)
+    ckpt.choose_dtype(settings.dtype, device)  # refuses an unknown one
     if settings.compile:
         check_compiler(device)
     opened = ckpt.open_checkpoint(settings.checkpoint or ckpt.TINY, settings.tokenizer)
+    dtype = ckpt.choose_dtype(settings.dtype, device, opened.config)
+    name, why = str(dtype).removeprefix("torch."), ""
+    if settings.dtype == "auto" and device.type == "cpu":
+        why = f" ({ckpt.why_dtype(dtype)})"
+        settings.dtype = name  # for FROM: on another processor it would be another one
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor
@@ -149,10 +154,7 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
     model = build_model(blocks, opened, device, dtype, settings)
     opened.tensors = {}  # the file is closed while it draws
-    print(
-        f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
-        f"loaded in {time.perf_counter() - started:.1f} s"
-    )
+    print(f"{short_path(opened.path)} on {device}, {name}{why}, loaded in {time.perf_counter() - started:.1f} s")
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 

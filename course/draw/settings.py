@@ -95,12 +95,21 @@ class Order(Settings):
         asked = {name: value for name, value in self.given.items() if name in known}
         for name in asked:
             values.pop(f"{name}_sha256", None)
+        if values.get("dtype") == "auto" and "dtype" not in asked:
+            values["dtype"] = before_bfloat16(str((values | asked).get("device", "auto")))
         try:
             settings = Settings.from_values(values | asked)
         except TypeError:
             raise Refusal(f"FROM={self.from_} holds settings that make no sense.") from None
         settings.check()
         return settings
+
+
+def before_bfloat16(device: str) -> str:
+    """What "auto" means in a picture: that a GPU drew it, or that it is from when processors drew in float32 only."""
+    from course.draw.checkpoint import choose_device
+
+    return "float32" if choose_device(device).type == "cpu" else "auto"
 
 
 def check_size(name: str, value: int, multiple: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course.feedback import diagnosis
+from course.feedback import diagnosis, float32
 
 LONG = 150  # characters of a list that is not shown in full
 TOLERANCE = 1e-10  # relative error of float64 results; rounding alone stays below 1e-13 in every block
@@ -86,9 +86,19 @@ def check(
             f"  The caller still needs {result.changed}: compute a new tensor (x = x + 1, not x += 1 or x.add_(1))."
         )
         raise diagnosis.attach(AssertionError(message), trial, result)
+    if result.setting:
+        message = (
+            f"{call} changes a setting of the whole program: {result.setting}.\n"
+            "  Whatever runs afterwards would go on with it. Say what you need where you need it."
+        )
+        raise diagnosis.attach(AssertionError(message), trial, result)
     problem = trial.problem(result.value)
     if problem:
-        lines = [f"{call}: {problem}", explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
+        lines = [f"{call}: {problem}"]
+        if diagnosis.left > 0 and float32.is_to_blame(lambda: trial.of(stage), trial.is_right):
+            lines.append(float32.CAUSE)
+        else:
+            lines += [explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
         raise diagnosis.attach(AssertionError("\n".join(filter(None, lines))), trial, result)
 
 

@@ -35,13 +35,36 @@ NOTHING = (
 WIDTH = 110
 
 
+SEED = 662607015  # of torch's own random numbers before each call, and hardly one that a learner sets
+
+
+def settings() -> dict[str, Any]:
+    """What a call could change for the whole program, by the function that changes it."""
+    return {
+        "torch.set_default_dtype": torch.get_default_dtype(),
+        "torch.set_default_device": torch.get_default_device(),
+        "torch.set_grad_enabled": torch.is_grad_enabled(),
+        "torch.manual_seed": torch.default_generator.initial_seed(),
+    }
+
+
+def restored(before: Mapping[str, Any]) -> str:
+    """The setting that has changed since; "" if none has. All are brought back."""
+    now = settings()
+    changed = [name for name in before if now[name] != before[name]]
+    for name in changed:
+        getattr(torch, name.removeprefix("torch."))(before[name])
+    return changed[0] if changed else ""
+
+
 @dataclass
 class Result:
-    """What came of a call: a value or an exception, and the name of an argument that it changed in place."""
+    """What came of a call: a value or an exception, an argument that it changed, a setting of torch that it changed."""
 
     value: Any = None
     error: Exception | None = None
     changed: str = ""
+    setting: str = ""
 
     @property
     def is_to_do(self) -> bool:
@@ -69,7 +92,8 @@ class Trial:
 
     def of(self, module: ModuleType) -> Result:
         """Makes the call. Random numbers, if it draws any, are the same each time."""
-        torch.default_generator.manual_seed(0)  # torch.manual_seed also notes the call stack, for GPUs
+        torch.default_generator.manual_seed(SEED)  # torch.manual_seed also notes the call stack, for GPUs
+        before = settings()
         try:
             value, error = self.run(module), None
         except Exception as raised:
@@ -80,10 +104,11 @@ class Trial:
                 changed = changed or name
                 with torch.no_grad():
                     self.inputs[name].copy_(original)
-        return Result(value, error, changed)
+        return Result(value, error, changed, restored(before))
 
     def is_right(self, result: Result) -> bool:
-        return result.error is None and not result.changed and not self.problem(result.value)
+        unharmed = not result.changed and not result.setting
+        return result.error is None and unharmed and not self.problem(result.value)
 
 
 @dataclass
@@ -271,7 +296,7 @@ def same_result(a: Result, b: Result, exact: bool = True) -> bool:
     if a.error is not None or b.error is not None:
         texts = plain(a.error), plain(b.error)
         return type(a.error) is type(b.error) and (not exact or texts[1] in ("", texts[0]))
-    return a.changed == b.changed and same(a.value, b.value, exact)
+    return (a.changed, a.setting) == (b.changed, b.setting) and same(a.value, b.value, exact)
 
 
 def plain(error: BaseException | None) -> str:

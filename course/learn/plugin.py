@@ -106,9 +106,12 @@ def blocks(request: pytest.FixtureRequest) -> Blocks:
 @pytest.fixture(scope="module")
 def stage(request: pytest.FixtureRequest, blocks: Blocks) -> ModuleType:
     """The module under test."""
-    number = stage_of(request.path).number
+    number, before = stage_of(request.path).number, diagnosis.settings()
     with limited(LIMIT, blocks.paths[number]):
-        return blocks[number]
+        module = blocks[number]
+    setting = diagnosis.restored(before)
+    assert not setting, f"When it is loaded, this file changes a setting of the whole program: {setting}."
+    return module
 
 
 # --- to do -----------------------------------------------------------------------------------------------------------

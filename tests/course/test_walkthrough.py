@@ -126,8 +126,13 @@ def test_the_first_hour(repo):
     assert re.search(r"next: exercise 2\.1: .+\n +exercises/stage02_residual\.py:\d+\n", shown)
 
     if MODEL.exists():
-        code, shown = make(repo, "show", "STAGE=1", "OUT=picture.png")
-        assert code == 0 and "picture.png" in shown, shown
+        make_show = ("make", "-s", "show", "STAGE=1", "OUT=picture.png", "NO_VENV=1", f"PYTHON={sys.executable}")
+        terminal = Terminal(repo, *make_show)
+        assert "Before you look: " in terminal.until("(Enter: just show me): ")
+        terminal.press("a\n")
+        shown = terminal.until(None)
+        assert terminal.exit_code() == 0 and "picture.png" in shown, shown
+        assert "Answer: one group per channel. You said: one group for all channels." in shown, shown
         assert (repo / "picture.png").read_bytes().startswith(b"\x89PNG")
 
     code, shown = make(repo, "solution", "STAGE=1")
@@ -233,3 +238,17 @@ def test_wrong_words_get_one_sentence(repo):
     }.items():
         code, shown = make(repo, *words.split())
         assert code != 0 and wanted in shown and "Traceback" not in shown and len(shown.splitlines()) <= 2
+
+
+def test_a_detective_case(repo):
+    (repo / FILE).write_text(SOLUTION)
+    terminal = Terminal(repo, "make", "-s", "detective", "STAGE=1", "SEED=1", "NO_VENV=1", f"PYTHON={sys.executable}")
+    shown = terminal.until("\n> ")
+    assert "A mistake hides in stage 1, exercise 1." in shown and ">>> " in shown and "You get the second when" in shown
+    terminal.press("? group_norm(ones(1, 4, 2, 2), 2)\n")
+    assert re.search(r"  right +\(1, 4, 2, 2\) float64", terminal.until("\n> "))
+    terminal.press("1\n2\n3\n4\nquit\n")  # one of them is right; what comes after it belongs to another case
+    shown = terminal.until(None)
+    assert "Case closed: stage01/" in shown and "1 case solved, " in shown and "Until next time." in shown
+    assert terminal.exit_code() == 0
+    assert (repo / ".course" / "detective.json").is_file() and (repo / FILE).read_text() == SOLUTION
