@@ -269,11 +269,12 @@ class Comparison:
         theirs = attempt(trial, version, self.end) if version else None
         if theirs is None:
             return not failed
-        if trial.is_right(own) != trial.is_right(theirs):
+        right = trial.is_right(own)
+        if right != trial.is_right(theirs):
             return False
-        if failed:
-            return not trial.is_right(theirs) and same_result(own, theirs)
-        return same_result(own, theirs, exact=False)
+        if right:
+            return same(precise(own.value), precise(theirs.value), exact=False)
+        return same_result(own, theirs, exact=failed)
 
 
 class Witness(Protocol):
@@ -321,16 +322,28 @@ def same(a: Any, b: Any, exact: bool = True) -> bool:
         return False
 
 
+def precise(value: Any) -> list[Tensor]:
+    """The float64 tensors inside of a value: they alone tell two results apart that both count as right."""
+    if isinstance(value, Mapping):
+        value = [value[name] for name in sorted(value, key=repr)]
+    if isinstance(value, (list, tuple)):
+        return [tensor for element in value for tensor in precise(element)]
+    return [value] if isinstance(value, Tensor) and value.dtype == torch.float64 else []
+
+
 def same_tensor(a: Tensor, b: Tensor, exact: bool = True) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype or (exact and a.is_contiguous() != b.is_contiguous()):
         return False
     if not a.dtype.is_floating_point:
         return torch.equal(a, b)
-    tolerance = max(1e-9, (2 if exact else 32) * torch.finfo(a.dtype).eps)
+    tolerance = max(1e-9, 2 * torch.finfo(a.dtype).eps)
+    if (
+        not exact and a.dtype != torch.float64
+    ):  # of code that looks different, roundings add up, in pictures to a grey level
+        tolerance = max(1e-3, 16 * tolerance)
     a, b = a.double(), b.double()
     finite = a.isfinite()
     if not torch.equal(finite, b.isfinite()) or not torch.equal(a.isnan(), b.isnan()):
         return False
     a, b = a[finite], b[finite]
-    size = b.norm() if exact else b.norm().clamp(min=NOTHING)
-    return bool((a - b).norm() <= tolerance * size)
+    return bool((a - b).norm() <= tolerance * b.norm().clamp(min=NOTHING))
