@@ -22,6 +22,7 @@ from course.feedback.mistakes import Mistake, exercise_of, mistakes_of
 from course.feedback.versions import mended, wrong_version
 
 left = 3  # how many failures of this run are still explained at length, which takes a second or two each
+off = False  # whether nothing is said of failures, not even which exercise is wrong
 blamed = ""  # the exercise that the latest failure was filed under: a good guess for the next one
 LIMIT = 2.0  # seconds of computing for one diagnosis
 LIMIT_OF_ONE = 0.5  # seconds for one version, and for finding the exercise of a failure that is not explained at length
@@ -89,9 +90,14 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.originals = {name: tensor.clone() for name, tensor in self.inputs.items()}
+        self.gradients = torch.is_grad_enabled()
 
     def of(self, module: ModuleType) -> Result:
-        """Makes the call. Random numbers, if it draws any, are the same each time."""
+        """Makes the call. Random numbers, if it draws any, are the same each time; so is whether gradients are kept."""
+        with torch.set_grad_enabled(self.gradients):
+            return self._of(module)
+
+    def _of(self, module: ModuleType) -> Result:
         torch.default_generator.manual_seed(SEED)  # torch.manual_seed also notes the call stack, for GPUs
         before = settings()
         try:

@@ -13,6 +13,7 @@ from course.core.stubs import stub_text
 from course.feedback import compare, diagnosis
 from course.feedback.mistakes import changed, exercise_of, mistakes_of, wrong_text
 from course.learn.board import Verdict
+from course.learn.runner import run_all
 from tools import claims
 from tools.versions import Version, run_versions
 
@@ -129,6 +130,19 @@ def test_what_is_claimed(what):
 def test_a_failed_test_of_another_exercise_says_so():
     lines = verdicts()["noticed by a picture"].failure.splitlines()
     assert "This test is about exercise 9.4. It passes with the solution's 9.1: look there." in lines
+
+
+def test_all_failures_are_filed_under_the_one_exercise(tmp_path):
+    """Most tests of the stage fail, whatever exercise they are about."""
+    stage = STAGES[2]
+    (tmp_path / stage.exercise.name).write_text(edited(3, "no-scale"), encoding="utf-8")
+    verdict, failed = Verdict(stage), set()
+    for news in run_all([{"stage": 3, "whole": True, "folder": str(tmp_path)}], [stage]):
+        verdict.add(news)
+        failed |= {verdict.tests[news["test"]][0]} if news["event"] == "failed" else set()
+    assert {"3.1", "3.2", "3.3", "3.5", "3.6"} <= failed
+    assert verdict.failing == {"3.1"} and verdict.exercise == "3.1" and verdict.failed > 30
+    assert verdict.solved == ["3.2", "3.3", "3.4", "3.5", "3.6"]
 
 
 # --- which exercise --------------------------------------------------------------------------------------------------
