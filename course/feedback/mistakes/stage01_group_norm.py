@@ -11,12 +11,6 @@ MISTAKES = [
         "differences.",
     ),
     Mistake(
-        "mean-rounded",
-        "mean = groups.mean(dim=-1, keepdim=True)",
-        "mean = groups.mean(dim=-1, keepdim=True).to(x.dtype).to(groups.dtype)",
-        "the mean is rounded to the dtype of x. Near 300, bfloat16 knows only even numbers.",
-    ),
-    Mistake(
         "converted-back-before-the-weight",
         "        normalised = normalised * weight.reshape(per_channel)\n",
         "        normalised = normalised.to(x.dtype) * weight.reshape(per_channel)\n",
