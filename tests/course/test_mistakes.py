@@ -114,7 +114,7 @@ FLOAT32 = "Something on the way is computed in float32"
 def test_float32_on_the_way_is_proven(eps):
     x = rand(2, 6, 3, 5, scale=0.01)
     text = message(
-        of_stage_1("sqrt(variance + eps)", f"sqrt(variance + {eps})"), "group_norm(x, 3)",
+        of_stage_1("torch.sqrt(variance + eps)", f"torch.sqrt(variance + {eps})"), "group_norm(x, 3)",
         torch.nn.functional.group_norm(x, 3), x=x, hint="a hint about something else",
     )
     assert FLOAT32 in text and "something else" not in text
@@ -124,7 +124,7 @@ def test_float32_on_the_way_is_proven(eps):
 def test_a_small_error_for_another_reason_keeps_its_hint():
     x = rand(2, 6, 3, 5)
     text = message(
-        of_stage_1("sqrt(variance + eps)", "sqrt(variance + 1.1 * eps)"), "group_norm(x, 3)",
+        of_stage_1("torch.sqrt(variance + eps)", "torch.sqrt(variance + 1.1 * eps)"), "group_norm(x, 3)",
         torch.nn.functional.group_norm(x, 3), x=x, hint="a hint about eps",
     )
     assert FLOAT32 not in text and "Hint: a hint about eps" in text
