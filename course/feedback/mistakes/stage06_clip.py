@@ -46,16 +46,6 @@ MISTAKES = [
         "the encoder keeps the mask of its first call. Another length or dtype needs another one.",
     ),
     Mistake(
-        "mask-of-the-first-dtype",
-        "        mask = causal_mask(length).to(device=x.device, dtype=x.dtype)\n",
-        """\
-        if not hasattr(self, "mask") or len(self.mask) < length:
-            self.mask = causal_mask(length).to(device=x.device, dtype=x.dtype)
-        mask = self.mask[:length, :length]
-""",
-        "the encoder keeps its mask, in the dtype of the call that made it. Another dtype needs another one.",
-    ),
-    Mistake(
         "embeddings-of-the-first-call",
         "        x = self.token_embedding(tokens) + self.position_embedding.weight[:length]\n",
         """\
