@@ -90,7 +90,7 @@ class LoRA(nn.Module):
     @property
     def weight(self) -> Tensor:
         """Given: the layer's weight, also for code that asks a layer for its dtype or device."""
-        return innermost(self.layer).weight
+        return innermost(self.layer).get_parameter("weight")
 
     def delta(self) -> Tensor:
         """Exercise 12.2: the correction as a change of the layer's weight.

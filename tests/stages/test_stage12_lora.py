@@ -309,8 +309,7 @@ def test_unmerging_what_is_not_merged_changes_nothing(stage):
 @merging
 def test_merging_in_half_precision_rounds_once(stage):
     layer = nn.Linear(6, 10).to(torch.bfloat16)
-    down, up = (0.01 * tensor for tensor in weights("linear"))
-    down, up = down.to(torch.bfloat16), up.to(torch.bfloat16)
+    down, up = (tensor.to(torch.bfloat16) for tensor in weights("linear"))
 
     def run(module):
         lora = filled(module.LoRA(copy.deepcopy(layer), 3), down, up)

@@ -473,7 +473,8 @@ MISTAKES = [
     Mistake(
         "everything-into-the-unet",
         "    for (part, name), update in updates.items():\n        lora",
-        """    for (part, name), update in updates.items():\n        if part != "unet":\n            continue\n        lora""",
+        "    for (part, name), update in updates.items():\n"
+        "        if part != 'unet':\n            continue\n        lora",
         "the updates of the text encoder are left out.",
     ),
     Mistake(
