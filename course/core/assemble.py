@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from course.core.stages import PIPELINE, SOLUTIONS, STAGES, Stage, find_stage, short_path
+from course.core.stages import PIPELINE, SOLUTIONS, STAGES, Stage, find_stage, short_path, source_of
 from course.core.stubs import todo
 
 _serial = itertools.count(1)
@@ -175,10 +175,10 @@ def stage_to_do(stage: Stage) -> list[str]:
     """
     try:
         return todo(stage.exercise)
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except (SyntaxError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise StageError(_cause(error, str(stage.exercise), "")) from error
     except OSError as error:
-        raise StageError(_missing(stage.exercise)) from error
+        raise StageError(_unreadable(stage.exercise, error)) from error
 
 
 @functools.lru_cache(maxsize=100)
@@ -193,19 +193,20 @@ def _source(path: Path, override: str | None) -> tuple[str, str]:
         linecache.cache[filename] = (len(override), None, override.splitlines(keepends=True), filename)
         return filename, override
     try:
-        return str(path), path.read_text(encoding="utf-8-sig")
+        return str(path), source_of(path)
     except OSError as error:
-        raise StageError(_missing(path)) from error
+        raise StageError(_unreadable(path, error)) from error
     except UnicodeDecodeError as error:
         raise StageError(_cause(error, str(path), "")) from error
 
 
 def _origin(path: Path) -> str:
-    return "solutions" if path.resolve().parent == SOLUTIONS else "exercises"
+    return "solutions" if path.parent.resolve() == SOLUTIONS else "exercises"
 
 
-def _missing(path: Path) -> str:
-    return f"{short_path(path)} is missing: `make reset STAGE={find_stage(path.stem).number}` brings the stub back."
+def _unreadable(path: Path, error: OSError) -> str:
+    what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+    return f"{short_path(path)} {what}: `make reset STAGE={find_stage(path.stem).number}` brings the stub back."
 
 
 def _is_to_do(error: BaseException) -> bool:

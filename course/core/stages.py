@@ -1,5 +1,6 @@
 """The stages of the course, ten and an encore, and where their files are."""
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,18 @@ PIPELINE = tuple(stage for stage in STAGES if not stage.encore)
 ENCORE = tuple(stage for stage in STAGES if stage.encore)
 
 
+def source_of(path: Path) -> str:
+    """The text of a stage's file.
+
+    Raises:
+        OSError: if there is no such file, or something else is in its place: reading a pipe would never end.
+        UnicodeDecodeError: if it is not UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Not a file", str(path))
+    return path.read_text(encoding="utf-8-sig")
+
+
 def exercises_folder() -> Path:
     """The learner's folder: exercises/, or the one that COURSE_EXERCISES names."""
     return Path(os.environ.get("COURSE_EXERCISES") or ROOT / "exercises").resolve()
@@ -87,6 +100,6 @@ def short_path(path: Path | str) -> str:
     for folder in (ROOT, Path.cwd()):
         try:
             return Path(path).resolve().relative_to(folder).as_posix()
-        except ValueError:
+        except (ValueError, RuntimeError):  # it lies elsewhere, or is a link to itself
             continue
     return str(path)

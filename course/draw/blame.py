@@ -5,6 +5,7 @@ import traceback
 
 from course.core.assemble import StageError
 from course.core.messages import first_line
+from course.core.screen import sentence
 from course.core.stages import find_stage, short_path
 
 
@@ -52,7 +53,7 @@ def explain(error: BaseException, blocks, mistaken: bool = False) -> int:
             "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions does without it."
         )
     elif isinstance(error, (ValueError, RuntimeError, OSError)):
-        print(str(error) if isinstance(error, ValueError) and str(error) else first_line(error), file=sys.stderr)
+        print(first_line(error) if type(error) is RuntimeError else sentence(error), file=sys.stderr)
         return 2
     else:
         print(f"{short_path(frames[-1].filename)}:{frames[-1].lineno}: {reason}", file=sys.stderr)

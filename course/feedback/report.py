@@ -3,6 +3,7 @@
 import re
 import textwrap
 import traceback
+import unittest
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def explanation(path: Path, error: BaseException, mistakes: list[Mistake]) -> st
         lines = f"{type(error).__name__}: {error}".splitlines()[:LONGEST_MESSAGE]
         if not theirs and "'NoneType'" in str(error):
             lines += ["None came back where a result was expected: is there a return?"]
-    if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
+    if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception | unittest.SkipTest):
         lines = ["A test that the file under test skips has failed.", *lines]
     lines += [""] if shown else []
     for frame in shown[-5:]:

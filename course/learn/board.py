@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from course.core.assemble import StageError, stage_to_do
 from course.core.contract import differences
+from course.core.screen import fancy
 from course.core.stages import Stage, short_path
 from course.core.stubs import exercises, to_do_lines
-from course.core.workspace import fancy
 from course.learn.runner import News
 
 DONE, FAILING, TO_DO, WRITTEN, NOT_LOADED = "done", "failing", "to do", "written", "cannot be loaded"

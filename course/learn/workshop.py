@@ -54,6 +54,7 @@ def main() -> int:
     requests, news = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 1)
+    gc.disable()  # until all is imported: looking for garbage, of which there is hardly any, takes a sixth of the time
     import torch
 
     torch.set_num_threads(1)
@@ -83,8 +84,8 @@ class Workshop:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if self.problem:
             return True
-        gc.collect()
         gc.freeze()  # else the first garbage collection of a fork copies the memory that it shares with this process
+        gc.enable()
         self.say({"event": "ready"})
         while self.step(session) if CAN_FORK else self.take(session, self.requests.readline()):
             pass

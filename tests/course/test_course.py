@@ -475,6 +475,72 @@ def test_solution_and_reset_keep_the_learners_file(folder, capsys):
     assert main(["reset", "--stage", "3"]) == 0 and len(backups(folder)) == 3
 
 
+IN_THE_WAY = {
+    "a folder": lambda path: path.mkdir(),
+    "a folder that is not empty": lambda path: (path.mkdir(), (path / "notes").write_text("mine")),
+    "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a pipe": lambda path: os.mkfifo(path),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are neither pipes nor, as a rule, links")
+@pytest.mark.parametrize("put", IN_THE_WAY.values(), ids=IN_THE_WAY)
+@pytest.mark.limit(20)
+def test_something_else_in_the_place_of_an_exercise(folder, put, capsys):
+    stage = STAGES[2]
+    stage.exercise.unlink()
+    put(stage.exercise)
+    before = stage.exercise.lstat().st_ino
+    for command in ("hint", "solution", "test"):
+        main([command, "--stage=3"])
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err and str(stage.exercise) in shown.out + shown.err
+    assert main(["generate", "--steps=1", "--out=x.png"]) == 1
+    assert "stage03_attention.py" in capsys.readouterr().err
+    assert main(["stubs", "--check"]) == 1
+    assert main(["reset", "--stage=3"]) == 0
+    assert stage.exercise.read_text() == workspace.stub(stage)
+    (backup,) = [path for path in folder.iterdir() if path.name.endswith(".bak.py")]
+    assert backup.lstat().st_ino == before, "what was there is not kept"
+    assert f"kept as {backup}" in capsys.readouterr().out
+
+
+def test_a_link_in_the_place_of_an_exercise_is_not_written_through(folder, tmp_path):
+    stage, elsewhere = STAGES[2], tmp_path / "elsewhere.py"
+    elsewhere.write_text("# mine\n")
+    stage.exercise.unlink()
+    stage.exercise.symlink_to(elsewhere)
+    assert main(["reset", "--stage=3"]) == 0 and elsewhere.read_text() == "# mine\n"
+    assert stage.exercise.read_text() == workspace.stub(stage) and backups(folder)[0].read_text() == "# mine\n"
+
+
+def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
+    stage = STAGES[2]
+    stage.exercise.write_text("# my work\n")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["reset", "--stage=3"]) == 2
+    assert stage.exercise.read_text() == "# my work\n"
+    assert [path for path in folder.iterdir() if path.suffix != ".py" or ".bak" in path.name] == []
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and shown.endswith(" cannot be written: No space left on device.\n")
+
+
+@pytest.mark.parametrize("text", ["x = " + "-" * 100_000 + "1", "x = " + "(" * 300, "x = 1\0", "x = '\\ud800" + "\0'"])
+def test_python_that_cannot_be_compiled(folder, text, capsys):
+    STAGES[2].exercise.write_text(text)
+    for command in ("test", "hint"):
+        assert main([command, "--stage=3"]) == 1
+        shown = capsys.readouterr()
+        assert "stage03_attention.py" in shown.out and "Traceback" not in shown.err
+    assert main(["generate", "--steps=1", "--out=x.png"]) == 1
+    assert "stage03_attention.py" in capsys.readouterr().err
+
+
 def test_solution_is_shown_beside_the_learners_file(folder, capsys):
     stage = STAGES[0]
     before = stage.exercise.read_bytes()

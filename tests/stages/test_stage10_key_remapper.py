@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -17,8 +16,12 @@ from course.feedback.compare import check, rand
 from tests.stages import compvis
 from tests.stages.compvis import PREFIXES
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.light import without_compiler
 from tests.stages.small_model import TINY
 from tests.stages.small_pipeline import SMALL, Picture, our_parts, pipeline
+
+with without_compiler():
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 averages = pytest.mark.exercise("10.1")
 autoencoder = pytest.mark.exercise("10.2")
@@ -413,15 +416,22 @@ def test_long_lists_of_problems_stay_short(stage):
 
 
 @pytest.fixture(scope="module")
+@without_compiler()
 def file(tmp_path_factory):
     """A safetensors file with CompVis' names, and how diffusers opens it: with a folder of configs beside it."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    pipeline("text", "ddim", TINY).save_pretrained(folder / "diffusers")
-    for weights in (folder / "diffusers").rglob("*.safetensors"):  # only the configs are wanted
-        weights.unlink()
+    configs = folder / "diffusers"
+    made = pipeline("text", "ddim", TINY)
+    made.save_config(configs)
+    for name in ("unet", "vae", "scheduler"):
+        made.components[name].save_config(configs / name)
+    made.text_encoder.config.save_pretrained(configs / "text_encoder")
+    made.tokenizer.save_pretrained(configs / "tokenizer")
     save_file(checkpoint(TINY), folder / "model.safetensors")
-    config = {"config": str(folder / "diffusers"), "local_files_only": True}
-    return lambda kind, **kwargs: kind.from_single_file(folder / "model.safetensors", **config, **kwargs)
+    config = {"config": str(configs), "local_files_only": True}
+    return without_compiler()(
+        lambda kind, **kwargs: kind.from_single_file(folder / "model.safetensors", **config, **kwargs)
+    )
 
 
 @pytest.mark.exercise("10.2", "10.3", "10.4")
