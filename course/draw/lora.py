@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from course.core.messages import Refusal, first_line
+from course.core.options import expanded
 from course.core.stages import short_path
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def wanted_loras(text: str) -> list[tuple[Path, float]]:
             number = float(strength)
         except ValueError:
             name, number = entry.strip(), 1.0
-        path = Path(name).expanduser()
+        path = expanded("LORA", name)
         if not name or not path.is_file():
             raise Refusal(f"LORA={entry.strip()}: there is no file {name or '(no name)'}; FILE or FILE:0.8 is wanted.")
         if not -100.0 <= number <= 100.0:

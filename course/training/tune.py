@@ -25,6 +25,7 @@ from tqdm import tqdm
 from course.core.assemble import Blocks, for_training
 from course.core.messages import Refusal
 from course.core.options import Options, like, option
+from course.core.screen import sentence
 from course.core.stages import short_path
 from course.core.writing import whole_file
 from course.draw import checkpoint as ckpt
@@ -216,13 +217,14 @@ class LoraPart:
     def sheet(self) -> Image.Image:
         """Above, pictures for captions with the new word; below, for old prompts."""
         sampler, model = self.blocks[9], self.diffusion
-        prompts = [f"a {self.word}", *self.captions[:3], *self.old_captions[:4]]
+        new = [f"a {self.word}", *self.captions]
+        prompts = [some[i % len(some)] for some in (new, self.old_captions) for i in range(4)]
         shape = (len(prompts), model.unet.conv_in.in_channels, self.size, self.size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(SHEET_SEED)).to(self.device)
         sampling = sampler.Sampling(OLD_STEPS, 4.0, "dpm++2m")
         images = sampler.text_to_image(model, prompts, [""] * len(prompts), noise, sampling)
         images = list(self.blocks[5].tensor_to_images(images).cpu())
-        rows = [torch.cat(images[i : i + 4], dim=1) for i in range(0, len(images), 4)]
+        rows = [torch.cat(images[:4], dim=1), torch.cat(images[4:], dim=1)]
         return Image.fromarray(torch.cat(rows, dim=0).numpy())
 
 
@@ -273,7 +275,7 @@ def tune(options: TuneOptions) -> int:
     except Exception as error:
         files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
         if isinstance(error, (ValueError, OSError)) and str(blocks.paths[LORA]) not in files:
-            print(f"error: {error}", file=sys.stderr)
+            print(sentence(error), file=sys.stderr)
             return 1
         if blocks.origin[LORA] != "exercises" or isinstance(error, torch.OutOfMemoryError):
             raise
