@@ -107,16 +107,19 @@ class LoRA(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Exercise 12.3: add delta to self.weight, in place, and set merged; nothing if it is merged already.
+        """Exercise 12.3: add delta to the weight, or take it off: here it is added.
 
-        The sum is taken in the dtype of delta, and converted to that of the weight afterwards.
+        Change self.weight in place, and set merged. Do nothing if it is merged already. The sum is taken in the dtype of delta, and converted to that of the weight afterwards.
         """
-        raise NotImplementedError("exercise 12.3: add delta to self.weight, in place, and set merged")
+        raise NotImplementedError("exercise 12.3: add delta to the weight, or take it off")
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Exercise 12.3: the way back: subtract delta again, and clear merged; nothing if it is not merged."""
-        raise NotImplementedError("exercise 12.3: the way back")
+        """Exercise 12.3: add delta to the weight, or take it off: here it is taken off again.
+
+        Subtract delta from self.weight in the same way, and clear merged. Do nothing if it is not merged.
+        """
+        raise NotImplementedError("exercise 12.3: add delta to the weight, or take it off")
 
 
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:

@@ -124,9 +124,9 @@ class LoRA(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Exercise 12.3: add delta to self.weight, in place, and set merged; nothing if it is merged already.
+        """Exercise 12.3: add delta to the weight, or take it off: here it is added.
 
-        The sum is taken in the dtype of delta, and converted to that of the weight afterwards.
+        Change self.weight in place, and set merged. Do nothing if it is merged already. The sum is taken in the dtype of delta, and converted to that of the weight afterwards.
         """
         if not self.merged:
             self.weight.copy_(self.weight + self.delta())
@@ -134,7 +134,10 @@ class LoRA(nn.Module):
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Exercise 12.3: the way back: subtract delta again, and clear merged; nothing if it is not merged."""
+        """Exercise 12.3: add delta to the weight, or take it off: here it is taken off again.
+
+        Subtract delta from self.weight in the same way, and clear merged. Do nothing if it is not merged.
+        """
         if self.merged:
             self.weight.copy_(self.weight - self.delta())
             self.merged = False
