@@ -109,7 +109,8 @@ class LoRA(nn.Module):
     def merge(self) -> None:
         """Exercise 12.3: add delta to the weight, or take it off: here it is added.
 
-        Change self.weight in place, and set merged. Do nothing if it is merged already. The sum is taken in the dtype of delta, and converted to that of the weight afterwards.
+        Change self.weight in place, and set merged. Do nothing if it is merged already. The sum is taken in the dtype
+        of delta, and converted to that of the weight afterwards.
         """
         raise NotImplementedError("exercise 12.3: add delta to the weight, or take it off")
 
