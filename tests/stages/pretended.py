@@ -171,19 +171,21 @@ HINT = "make new tensors where the input is, with device=x.device or zeros_like(
 
 
 def check_on_gpu(
-    stage: ModuleType, run: Callable[[ModuleType], Any], expected: Any, call: str, hint: str = HINT
+    stage: ModuleType, run: Callable[[ModuleType], Any], expected: Any, call: str, hint: str = HINT,
+    anywhere: bool = False,
 ) -> None:
     """Asserts that a call gives what is expected, on the GPU.
 
     Args:
         run: makes the call with what `moved` has made.
         expected: as for check, on the processor, float32.
+        anywhere: whether the result may be on the processor as well.
     """
 
     def there(module: ModuleType) -> Any:
         try:
             with torch.no_grad(), PretendedGPU(getattr(module, "__file__", "")):
-                return tree_map(fetched, run(module))
+                return tree_map(unwrapped if anywhere else fetched, run(module))
         except WrongDevice as error:
             told = AssertionError(f"{call} on a GPU: {error}\n  Hint: {hint}")
             if place := getattr(getattr(error, "here", None), "made_at", None):
@@ -194,13 +196,15 @@ def check_on_gpu(
     check(stage, there, expected, f"{call} on a GPU", tolerance=SINGLE, hint=hint)
 
 
-def check_call_on_gpu(stage: ModuleType, call: str, expected: Tensor, hint: str = HINT, **given: Any) -> None:
+def check_call_on_gpu(
+    stage: ModuleType, call: str, expected: Tensor, hint: str = HINT, anywhere: bool = False, **given: Any
+) -> None:
     """check_on_gpu of a call that is given as text."""
 
     def run(module: ModuleType) -> Any:
         return evaluated(call, {name: moved(value) for name, value in given.items()})(module)
 
-    check_on_gpu(stage, run, single(expected), call, hint)
+    check_on_gpu(stage, run, single(expected), call, hint, anywhere)
 
 
 def check_block_on_gpu(

@@ -178,7 +178,7 @@ def test_every_argument_of_the_layer_by_its_name(stage):
 @functional
 @pytest.mark.parametrize("names", [["x"], ["x", "weight", "bias"]], ids=", ".join)
 def test_on_a_gpu(stage, names):
-    call, given = f"group_norm(x, 3, {', '.join(f'{n}={n}' for n in names[1:])})", {n: AFFINE[n] for n in names}
+    call, given = f"group_norm(x, 3{''.join(f', {n}={n}' for n in names[1:])})", {n: AFFINE[n] for n in names}
     check_call_on_gpu(stage, call, evaluated(call, given)(torch.nn.functional), **given)
 
 

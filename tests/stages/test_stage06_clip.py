@@ -24,6 +24,7 @@ from course.feedback.divergence import CLIP_PARTS, first_divergence
 from tests.stages import reference
 from tests.stages.blocks import check_block, make_block
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.pretended import check_block_on_gpu
 
 bpe = pytest.mark.exercise("6.1")
 tokenize = pytest.mark.exercise("6.2")
@@ -590,6 +591,70 @@ def test_any_tokens(stage, batch, length, seed):
     tokens = tokens_of(SMALL, batch, length, seed)
     about = f"with tokens of shape {tuple(tokens.shape)}"
     check_encoder(stage, SMALL, tokens, about=about, explain=explain_encoder(SMALL, tokens))
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+TOKENIZER = "Tokenizer(vocab=vocab, merges=merges, max_length=9)"
+
+
+@bpe
+def test_bpe_by_name(stage):
+    wanted = their_bpe("cat", [("c", "a")], "abct")
+    check(
+        stage, f"list({TOKENIZER}.bpe(word='cat'))", wanted, vocab=vocabulary_of([("c", "a")], "abct"),
+        merges=[("c", "a")],
+    )
+
+
+@tokenize
+def test_tokenize_by_name(stage):
+    check(stage, f"list({TOKENIZER}.tokenize(text='a red house'))", their_ids("a red house"), **learned())
+
+
+@rows
+@pytest.mark.parametrize("prompts", ["a red house", ["a", ""], ("a red", "house")], ids=str)
+def test_prompts_by_name(stage, prompts):
+    check(stage, f"{TOKENIZER}(prompts=prompts)", their_rows(prompts, 9), prompts=prompts, **learned())
+
+
+@mask
+def test_length_by_name(stage):
+    check(stage, "causal_mask(length=4)", causal(4).float())
+
+
+@layer
+def test_every_argument_of_a_layer_by_its_name(stage):
+    config = ONE_LAYER
+    check_block(
+        stage, "CLIPLayer(config=config)", their_layer(config), RULES, names={"config": config}, by_name=True,
+        x=rand(2, 5, config.width), mask=CAUSAL,
+    )
+
+
+@encoder
+def test_every_argument_of_the_encoder_by_its_name(stage):
+    config = ONE_LAYER
+    check_block(
+        stage, "CLIPTextEncoder(config=config)", theirs(config), RULES, names={"config": config}, by_name=True,
+        tolerance=1e-9, tokens=tokens_of(config),
+    )
+
+
+@layer
+def test_a_layer_on_a_gpu(stage):
+    config = ONE_LAYER
+    check_block_on_gpu(
+        stage, "CLIPLayer(config)", their_layer(config), RULES, {"config": config}, x=rand(2, 5, config.width),
+        mask=CAUSAL,
+    )
+
+
+@encoder
+def test_the_encoder_on_a_gpu(stage):
+    check_block_on_gpu(
+        stage, "CLIPTextEncoder(config)", theirs(ONE_LAYER), RULES, {"config": ONE_LAYER}, tokens=tokens_of(ONE_LAYER)
+    )
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
 from tests.stages.blocks import check_block, divergence, make_block, text_of
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.pretended import check_block_on_gpu, check_call_on_gpu, check_on_gpu, moved, single
 
 waves = pytest.mark.exercise("7.1")
 down = pytest.mark.exercise("7.2")
@@ -476,6 +477,69 @@ def test_unet_gradients(stage):
 def test_any_size(stage, batch, height, width, seed):
     given = inputs_of(MIXED, batch, seed, height, width)
     check_unet(stage, MIXED, given, about=f"latents of shape {tuple(given['latents'].shape)}")
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+
+@waves
+def test_waves_by_name(stage):
+    call = "timestep_embedding(timesteps=timesteps, channels=8, max_period=100.0)"
+    check(stage, call, precise_waves(TIMES.double(), 8, 100.0), timesteps=TIMES.double())
+
+
+@both_ways
+def test_every_argument_of_a_level_by_its_name(stage, kind):
+    given = inputs_of_level(kind, MIXED, 1)
+    x, *skips, time, context = given.values()
+    inputs = {"x": x} | ({"skips": skips} if skips else {}) | {"time_embedding": time, "context": context}
+    wanted, rules = their_level(kind, MIXED, 1)
+
+    def run(module):
+        weights = renaming.our_weights(wanted, rules)
+        block = make_block(module, f"{kind}(config=config, level=1)", weights, {"config": MIXED})
+        result = block(**inputs | {"skips": list(skips)} if skips else inputs)
+        return result[0] if kind == "DownBlock" else result
+
+    with torch.no_grad():
+        check(
+            stage, run, wanted(*given.values())["output"], tolerance=1e-9, inputs=given,
+            call=f"{kind}(config=config, level=1)({', '.join(f'{name}={name}' for name in inputs)})",
+        )
+
+
+@whole
+def test_every_argument_by_its_name(stage):
+    with torch.no_grad():
+        check_block(
+            stage, "UNet(config=config)", theirs(ONE_BLOCK), UNET_PARTS, names={"config": ONE_BLOCK}, by_name=True,
+            tolerance=1e-9, **inputs_of(ONE_BLOCK),
+        )
+
+
+@waves
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32], ids=name_of)
+def test_waves_on_a_gpu(stage, dtype):
+    t = torch.tensor([1, 17, 30])  # small angles: float32 rounds large ones
+    check_call_on_gpu(stage, "timestep_embedding(t, 8)", precise_waves(t.double(), 8), t=t.to(dtype))
+
+
+@both_ways
+def test_a_level_on_a_gpu(stage, kind):
+    given = inputs_of_level(kind, MIXED, 1)
+    wanted, _ = their_level(kind, MIXED, 1)
+
+    def run(module):
+        block = moved(make_level(module, kind, MIXED, 1))
+        return block(*map(moved, given.values()))["output"]
+
+    check_on_gpu(stage, run, single(wanted(*given.values())["output"].detach()), text_of_level(kind, MIXED, 1))
+
+
+@whole
+def test_on_a_gpu(stage):
+    given = inputs_of(ONE_BLOCK) | {"timesteps": torch.tensor([1, 30])}
+    check_block_on_gpu(stage, "UNet(config)", theirs(ONE_BLOCK), UNET_PARTS, {"config": ONE_BLOCK}, **given)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------
