@@ -92,10 +92,13 @@ def test_max_period(stage, max_period):
 
 
 @waves
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32, torch.float16], ids=name_of)
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.int32, torch.int16, torch.float32, torch.float16, torch.bfloat16], ids=name_of
+)
 def test_timestep_embedding_in_float32(stage, dtype):
+    t = TIMES.to(dtype)
     check(
-        stage, "timestep_embedding(t, 64)", their_waves(TIMES, 64), t=TIMES.to(dtype), tolerance=FLOAT32_ANGLES,
+        stage, "timestep_embedding(t, 64)", their_waves(t.long(), 64), t=t, tolerance=FLOAT32_ANGLES,
         call=f"timestep_embedding(t, 64) with t in {name_of(dtype)}",
         hint="anything but float64 is computed in float32 and returned in float32.",
     )
