@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from course.core import setup
+from course.core import screen, setup
 from course.core.assemble import StageError
 from course.core.options import Options, variable
 
@@ -57,6 +57,11 @@ COMMANDS = (
             (("STAGE=3", "one more hint each time, three per exercise (or EXERCISE=3.2)"),), ANYWHERE),
     Command("show", "course.show:show", "draw what your block does",
             (("STAGE=3", "pictures of what your block does (ALL=1: also those that take longer)"),)),
+    Command("experiment", "course.experiments:experiment", "answer a question about the model by a measurement",
+            (("", "lists experiments: what decides a picture, what guidance does, ..."),
+             ("NAME=steps", "runs one: a picture and what was measured (NAME=all: all, into docs/gallery.md)"))),
+    Command("detective", "course.learn.detective:detective", "find the mistake that hides in a stage you have finished",
+            (("", "find the mistake that hides in a stage that you have finished"),)),
     Command("solution", "course.core.workspace:solution", "read a stage's solution, and how your file differs from it",
             (("STAGE=3", "read the solution, and how your file differs from it"),
              ("STAGE=3 COPY=1", "put the solution in place of your file (yours is kept as a backup)")), ANYWHERE),
@@ -67,7 +72,7 @@ COMMANDS = (
     Command("check", "tools.check:check", "the repo's own tests, against solutions/",
             (("", "the repo's own tests, against solutions/ (SLOW=1: the slow ones too)"),)),
     Command("mutants", "tools.mutants:mutants", "do the tests notice every known mistake?",
-            (("", "do the tests notice every known mistake? (STAGE=3: those of that stage)"),)),
+            (("", "do the tests notice every known mistake, and name no other? (STAGE=3: those of that stage)"),)),
     Command("mutation", "tools.mutation:mutation", "do the tests notice any small change of a solution?",
             (("", "do they notice any small change? (STAGE=3; wants one more package, which it names)"),)),
     Command("train", "course.training.command:train", "train the small model",
@@ -86,6 +91,23 @@ LEFT = 33  # columns for what is typed, in the list of commands
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return screen.closed_early()
+    except (ValueError, RuntimeError, StageError, OSError) as error:
+        print(screen.sentence(error), file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        return tell_missing(error.name or str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(arguments: list[str] | None) -> int:
+    """Runs the command that the arguments name, here or in .venv."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["help"]
     if name in ("help", "-h", "--help"):
         print(help_text())
@@ -96,28 +118,16 @@ def main(arguments: list[str] | None = None) -> int:
         meant = f": did you mean {close[0]}?" if close else "."
         print(f"There is no command {name!r}{meant} `make help` lists all.", file=sys.stderr)
         return 2
-    try:
-        if (
-            arguments is None
-            and setup.wanted()
-            and command.runs in ([INSIDE, IF_THERE] if setup.is_ready() else [INSIDE])
-        ):
-            if not setup.is_ready():
-                setup.set_up()
-            return setup.run_inside([name, *rest])
-        if command.runs == INSIDE and importlib.util.find_spec("torch") is None:
-            return tell_missing("torch")
-        function, kind = command.load()
-        options = kind.parse(rest, name, command.does[0].upper() + command.does[1:] + ".")
-        refuse_unknown_variables(name, kind)
-        return function(options) or 0
-    except (ValueError, RuntimeError, StageError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        return tell_missing(error.name or str(error))
-    except KeyboardInterrupt:
-        return 130
+    if arguments is None and setup.wanted() and command.runs in ([INSIDE, IF_THERE] if setup.is_ready() else [INSIDE]):
+        if not setup.is_ready():
+            setup.set_up()
+        return setup.run_inside([name, *rest])
+    if command.runs == INSIDE and importlib.util.find_spec("torch") is None:
+        return tell_missing("torch")
+    function, kind = command.load()
+    options = kind.parse(rest, name, (command.does[0].upper() + command.does[1:] + ".").replace("?.", "?"))
+    refuse_unknown_variables(name, kind)
+    return function(options) or 0
 
 
 def tell_missing(package: str) -> int:

@@ -15,19 +15,23 @@ from types import FrameType
 
 from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
-from course.core.stages import ROOT, STAGES, short_path
+from course.core.options import expanded
+from course.core.screen import printable
+from course.core.stages import PIPELINE, ROOT, short_path
+from course.core.threads import waiting
 from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Order, Settings, check_size
 from course.feedback.mistakes import find_mistake, wrong_text
+
+LONGEST_CUT = 200  # characters that are shown of what a prompt has too many
 
 
 def generate(order: Order) -> int:
     """Runs the command; returns its exit code: 0 done, 1 the blocks failed, 130 stopped. A Refusal is the caller's."""
     with stoppable():
         try:
-            # Two threads that wait for each other by spinning are slower than one; torch reads this at its import.
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            os.environ.update(waiting())
             return run(order.settings(), order.out, order.film)
         except KeyboardInterrupt:
             print("\nStopped; nothing half-finished was written.", file=sys.stderr)
@@ -61,7 +65,8 @@ def stop_if_asked() -> None:
 
 def run(settings: Settings, out: Path | None, film: bool) -> int:
     if out is not None and out.suffix.lower() != ".png":
-        raise Refusal(f"OUT={out} does not end in .png.")
+        what = "is an ending and no name" if out.name.lower() == ".png" else "does not end in .png"
+        raise Refusal(f"OUT={out} {what}: name a file, such as picture.png.")
     check_targets(out or ROOT / "outputs" / "picture.png", settings.count, film)
     blocks = None
     try:
@@ -71,7 +76,7 @@ def run(settings: Settings, out: Path | None, film: bool) -> int:
         blocks.load()
         draw_all(blocks, settings, out, film)
         return 0
-    except Refusal:
+    except (Refusal, BrokenPipeError):
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         stop_if_asked()
@@ -104,10 +109,11 @@ def numbered(out: Path, index: int) -> Path:
 
 
 def say_whose(blocks) -> None:
-    mine = [stage for stage in STAGES if blocks.origin[stage.number] == "exercises"]
-    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < len(STAGES) else ""
-    rest = "" if len(mine) == len(STAGES) else "; the reference stands in for the rest"
-    print(f"{len(mine)}/{len(STAGES)} blocks are yours{names}{rest}.")
+    mine = [stage for stage in PIPELINE if blocks.origin[stage.number] == "exercises"]
+    total = len(PIPELINE)
+    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < total else ""
+    rest = "" if len(mine) == total else "; the reference stands in for the rest"
+    print(f"{len(mine)}/{total} blocks are yours{names}{rest}.")
 
 
 def say_mistake(name: str | None) -> None:
@@ -125,10 +131,15 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
 
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
-    dtype = ckpt.choose_dtype(settings.dtype, device)
+    ckpt.choose_dtype(settings.dtype, device)  # refuses an unknown one
     if settings.compile:
         check_compiler(device)
     opened = ckpt.open_checkpoint(settings.checkpoint or ckpt.TINY, settings.tokenizer)
+    dtype = ckpt.choose_dtype(settings.dtype, device, opened.config)
+    name, why = str(dtype).removeprefix("torch."), ""
+    if settings.dtype == "auto" and device.type == "cpu":
+        why = f" ({ckpt.why_dtype(dtype)})"
+        settings.dtype = name  # for FROM: on another processor it would be another one
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor
@@ -143,10 +154,7 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
     model = build_model(blocks, opened, device, dtype, settings)
     opened.tensors = {}  # the file is closed while it draws
-    print(
-        f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
-        f"loaded in {time.perf_counter() - started:.1f} s"
-    )
+    print(f"{short_path(opened.path)} on {device}, {name}{why}, loaded in {time.perf_counter() - started:.1f} s")
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
@@ -219,10 +227,10 @@ def read_inputs(blocks, settings: Settings, width: int, height: int):
 
 def same_file(name: str, path: str, before: str | None) -> str:
     """The file's SHA-256; says so if it is another one than before."""
-    with Path(path).expanduser().open("rb") as stream:
+    with expanded(name, path).open("rb") as stream:
         now = hashlib.file_digest(stream, "sha256").hexdigest()
     if before not in (None, now):
-        print(f"Note: {name}={path} is not the file that it was: the picture will not be the same.")
+        print(f"Note: {name}={printable(path)} is not the file that it was: the picture will not be the same.")
     return now
 
 
@@ -231,7 +239,9 @@ def warn_if_cut(tokenizer, name: str, text: str) -> None:
     ids = tokenizer.tokenize(text)
     room = tokenizer.max_length - 2
     if len(ids) > room:
-        print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {tokenizer.decode(ids[room:])!r}")
+        cut = tokenizer.decode(ids[room:])
+        shown = repr(cut) if len(cut) <= LONGEST_CUT else f"{cut[:LONGEST_CUT]!r} and more"
+        print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {shown}")
 
 
 def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):

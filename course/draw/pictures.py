@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from course.core.options import expanded
 from course.core.writing import whole_file
 
 MAX_PIXELS = 64_000_000  # a larger file is refused before it is unpacked into memory
@@ -29,9 +30,9 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
     Raises:
         ValueError: in one sentence that names the argument, if there is no readable picture.
     """
-    path = Path(path).expanduser()
+    path = expanded(argument, path)
     if not path.is_file():
-        raise ValueError(f"{argument}={path} is not there: it names a picture file.")
+        raise ValueError(f"{argument}={path} is {'not a file' if path.exists() else 'not there'}: it names a picture.")
     size = ""
     try:
         with warnings.catch_warnings():
@@ -138,13 +139,13 @@ def read_settings(path: str | Path) -> dict:
     Raises:
         ValueError: in one sentence, if there are none.
     """
-    path = Path(path).expanduser()
+    path = expanded("FROM", path)
     read_picture(path, "FROM")
     with Image.open(path) as picture:
         text = getattr(picture, "text", {}).get(SETTINGS, "")
     try:
         settings = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
         raise ValueError(f"FROM={path} does not say how it was made: only pictures of `make generate` do.")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from course.core.messages import Refusal
-from course.core.options import Options, option
+from course.core.options import Options, option, shortened
 from course.core.stages import STAGES
 from course.core.stubs import constant
 from course.feedback.mistakes import find_mistake, full_name
@@ -60,7 +60,7 @@ class Settings(Options):
         """A Refusal for settings that do not go together; the mistake gets its full name."""
         if self.seed is not None and self.seed >= 2**63 - self.count:
             last = f"2^63 - {self.count + 1}"
-            raise Refusal(f"SEED={self.seed} is not possible: choose a whole number from 0 to {last}.")
+            raise Refusal(f"SEED={shortened(self.seed)} is not possible: choose a whole number from 0 to {last}.")
         if self.init is None and self.mask is not None:
             raise Refusal(f"MASK={self.mask} needs INIT, the picture to be repainted.")
         if self.init is None and self.strength is not None:
@@ -95,6 +95,8 @@ class Order(Settings):
         asked = {name: value for name, value in self.given.items() if name in known}
         for name in asked:
             values.pop(f"{name}_sha256", None)
+        if values.get("dtype") == "auto" and "dtype" not in asked:
+            values["dtype"] = before_bfloat16(str((values | asked).get("device", "auto")))
         try:
             settings = Settings.from_values(values | asked)
         except TypeError:
@@ -103,11 +105,18 @@ class Order(Settings):
         return settings
 
 
+def before_bfloat16(device: str) -> str:
+    """What "auto" means in a picture: that a GPU drew it, or that it is from when processors drew in float32 only."""
+    from course.draw.checkpoint import choose_device
+
+    return "float32" if choose_device(device).type == "cpu" else "auto"
+
+
 def check_size(name: str, value: int, multiple: int) -> None:
     """A Refusal unless a model that draws multiples of so many pixels can draw this width or height."""
     if not multiple <= value <= MAX_SIZE or value % multiple:
-        nearest = min(max(round(value / multiple), 1) * multiple, MAX_SIZE)
+        nearest = min(max((value + multiple // 2) // multiple, 1) * multiple, MAX_SIZE)
         raise Refusal(
-            f"{name}={value} is not possible: this model draws multiples of {multiple} up to {MAX_SIZE}; "
+            f"{name}={shortened(value)} is not possible: this model draws multiples of {multiple} up to {MAX_SIZE}; "
             f"the nearest is {nearest}."
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from course.core.options import OneStage, option
-from course.core.stages import ROOT, STAGES, Stage
+from course.core.stages import ENCORE, PIPELINE, ROOT, STAGES, Stage, others
 from course.core.stubs import exercises
 from course.core.writing import whole_file
 from course.learn import hints
@@ -34,15 +34,16 @@ def test_in_order(result: Path | None) -> int:
     result: where to write what was found; see write_result.
     """
     verdicts = run_tests(STAGES, result)
-    done = sum(verdict.state == DONE for verdict in verdicts)
-    solved = sum(len(verdict.solved) for verdict in verdicts)
-    total = sum(len(exercises(stage)) for stage in STAGES)
-    print(f"{done} of {len(STAGES)} stages and {solved} of {total} exercises are done.")
-    if done == len(STAGES):
+    ten, encore = verdicts[: len(PIPELINE)], verdicts[len(PIPELINE) :]
+    done, more = (sum(verdict.state == DONE for verdict in some) for some in (ten, encore))
+    solved = sum(len(verdict.solved) for verdict in ten)
+    total = sum(len(exercises(stage)) for stage in PIPELINE)
+    print(f"{done} of {len(ten)} stages and {solved} of {total} exercises are done; encore {more}/{len(ENCORE)}.")
+    if done == len(ten):
         print("\nAll ten stages are yours: `make generate` now draws with your code alone.")
-        return 0
     failing = [verdict for verdict in verdicts if verdict.state == FAILING]
-    explain(failing[0] if failing else next(verdict for verdict in verdicts if verdict.state != DONE))
+    if left := failing or [verdict for verdict in verdicts if verdict.state != DONE]:
+        explain(left[0])
     return int(bool(failing))
 
 
@@ -57,13 +58,16 @@ def test_one(stage: Stage, result: Path | None) -> int:
         print(f"\na picture of it: make show STAGE={stage.number}")
     print()
     after = left_after(stage)
-    print("\n".join(next_lines(after) if after else ["All ten stages are written: `make test` tests them together."]))
+    if after is None or after.stage.encore > stage.encore:
+        print(f"All {'ten ' if after else ''}stages are written: `make test` tests them together.")
+    if after is not None:
+        print("\n".join(next_lines(after)))
     return 0
 
 
 def left_after(stage: Stage) -> Verdict | None:
-    """The first stage after a finished one, or else before it, that is known not to be done without testing it."""
-    for other in [*STAGES[stage.number :], *STAGES[: stage.number - 1]]:
+    """The first stage to go on with after a finished one that is known not to be done without testing it."""
+    for other in others(stage):
         verdict = read(other)
         verdict.failing = set(hints.read_state()["failing"].get(str(other.number), []))
         if verdict.open or verdict.failing or verdict.failure is not None:
@@ -118,7 +122,7 @@ def write_result(path: Path, verdicts: list[Verdict]) -> None:
         tests           numbers of tests: {"passed": 12, "failed": 1, "to do": 0}; all 0 in a stage that was not run.
                         A test that never ends, or ends its process, ends the stage: the tests behind it are not counted
         exercises       a list of {"number": "3.1", "title": "...", "state": ...}, where the state is "to do": a stub;
-                        "failing": a test fails of which it is the last exercise; "done": all its tests were run, and it
+                        "failing": a failed test shows that it is wrong; "done": all its tests were run, and it
                         is not failing; or "not tested": it is written, but not all its tests were run
         failure         null, or the first failure: {"test": name, "exercise": "3.1", "mistake": {"name": "...", "hint":
                         "..."}, "or": null, "message": "..."}. "mistake" is the entry of course/feedback/mistakes/ that
@@ -141,7 +145,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
     failure = None
     if verdict.failure is not None:
         test = verdict.test if verdict.loads else None
-        number = verdict.tests[test][-1] if test and verdict.tests[test] else None
+        number = verdict.exercise if test else None
         mistake, other = [*verdict.mistakes, None, None][:2]
         failure = {"test": test, "exercise": number, "mistake": mistake, "or": other, "message": verdict.failure}
     parts = [{"number": e.number, "title": e.title, "state": state(e.number)} for e in exercises(verdict.stage)]

@@ -20,14 +20,15 @@ import watchfiles
 
 from course.core.assemble import StageError
 from course.core.options import OneStage
-from course.core.stages import ROOT, STAGES, Stage, exercises_folder, short_path
+from course.core.screen import fancy
+from course.core.stages import ROOT, STAGES, Stage, exercises_folder, others, short_path, source_of
 from course.core.stubs import exercises, stub_text
-from course.core.workspace import fancy
 from course.learn import board, hints
 from course.learn.board import DONE, Verdict
 from course.learn.runner import CAN_FORK, News, Runner
 
 KEYS = "n next stage   h hint   s show a picture   l list of stages   r run again   q quit"
+CLEAR = "\033[2J\033[H"
 QUIET = 20  # milliseconds without a change after which a save counts as over
 Event = tuple[str, Any]
 
@@ -79,6 +80,7 @@ class Watch:
         self.source = ""  # of the current run
         self.number = 0  # of the latest run
         self.began = self.told = 0.0
+        self.shown = ""  # the latest verdict, as it is on the screen
         self.runner = self.open_runner()
         self.spare: Runner | None = None
 
@@ -118,6 +120,8 @@ class Watch:
         self.tested[stage.number] = content(stage)
         self.began = time.monotonic()
         self.number += 1
+        if fancy() and not self.looking:  # what is shown is about an older file
+            self.over(f"{CLEAR}{stage.number:2d} {stage.name}  is being tested")
         if CAN_FORK:
             self.runner.ask(stop=True)
         elif self.spare:  # the other one is in use
@@ -126,7 +130,7 @@ class Watch:
         if self.verdict.untouched or self.verdict.failure is not None:
             self.finish()
             return
-        self.source = stage.exercise.read_text(encoding="utf-8-sig")
+        self.source = source_of(stage.exercise)
         before = self.passed.get(stage.number, {})
         known = [test for test, (numbers, seen) in before.items() if seen == self.seen_by(numbers)]
         self.verdict.passed = len(known) if self.verdict.open else 0
@@ -186,20 +190,16 @@ class Watch:
     def show(self, verdict: Verdict) -> None:
         """The verdict, what it means, and the keys."""
         seconds = time.monotonic() - self.began
-        if fancy():
-            print("\033[2J\033[H", end="")
         before = f"a test fails, {verdict.passed} passed before it"
-        self.line(f"{board.board_line(verdict, before)}  ({seconds:.1f} s)")
-        self.line()
         if verdict.failure is not None:
-            self.line(board.failure_text(verdict))
+            meaning = board.failure_text(verdict)
         elif verdict.state == DONE:
             texts = hints.reading_once(verdict.stage)
-            self.line(f"Stage {verdict.stage.number} is done.{texts and chr(10)}{texts}")
+            meaning = f"Stage {verdict.stage.number} is done.{texts and chr(10)}{texts}"
         else:
-            self.line("\n".join(board.next_lines(verdict)[:2]))
-        self.line()
-        self.line(KEYS)
+            meaning = "\n".join(board.next_lines(verdict)[:2])
+        self.shown = f"{board.board_line(verdict, before)}  ({seconds:.1f} s)\n\n{meaning}"
+        self.line(f"{CLEAR if fancy() else ''}{self.shown}\n\n{KEYS}")
 
     def press(self, key: str) -> bool:
         """Does what a key asks for. False: quit."""
@@ -216,6 +216,7 @@ class Watch:
                 self.line()
                 for stage in STAGES:
                     self.line(board.board_line(self.verdicts.get(stage.number) or board.read(stage)))
+                self.line(f"\n{KEYS}")
             case "r":
                 self.run(self.stage)
             case "?":
@@ -224,10 +225,8 @@ class Watch:
 
     def go_on(self) -> None:
         """To the next stage that is not known to be done."""
-        number = self.stage.number
-        others = [*STAGES[number:], *STAGES[: number - 1]]
         done = [number for number, verdict in self.verdicts.items() if verdict.state == DONE]
-        left = [stage for stage in others if stage.number not in done]
+        left = [stage for stage in others(self.stage) if stage.number not in done]
         if not left:
             self.line("There is no other stage left to do.")
             return
@@ -235,15 +234,14 @@ class Watch:
         self.run(left[0])
 
     def hint(self) -> None:
-        self.line()
+        """Shows the next hint, below the verdict."""
         try:
             exercise = hints.first_not_done(self.stage)
-            if exercise is None:
-                self.line(f"No exercise of {short_path(self.stage.exercise)} is left to do.")
-            else:
-                self.line(hints.next_hint(self.stage, exercise))
+            left = f"No exercise of {short_path(self.stage.exercise)} is left to do."
+            text = hints.next_hint(self.stage, exercise, "h") if exercise else left
         except (StageError, ValueError) as error:
-            self.line(str(error))
+            text = str(error)
+        self.line(f"{f'{CLEAR}{self.shown}' if fancy() else ''}\n\n{text}\n\n{KEYS}")
 
     def picture(self) -> None:
         """Has `make show` draw, in a process of its own, which says where the picture is."""
@@ -323,6 +321,6 @@ def watch_files(events: queue.Queue[Event], stop: threading.Event) -> None:
 def content(stage: Stage) -> bytes | None:
     """What is in the learner's file; None if it is missing."""
     try:
-        return stage.exercise.read_bytes()
+        return stage.exercise.read_bytes() if stage.exercise.is_file() else None
     except OSError:
         return None

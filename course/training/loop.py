@@ -9,25 +9,30 @@ import contextlib
 import hashlib
 import json
 import math
-import pickle
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from course.core.stages import short_path
 from course.core.writing import whole_file
+from solutions import stage11_training
+
+AVERAGE = "average."  # before the names of averaged weights in a saved state
+EMA_GAMMA = 16.0  # the weights after step s count in proportion to about s ** EMA_GAMMA: mostly the last tenth
 
 
 class Interrupted(Exception):
@@ -61,16 +66,12 @@ class Part(Protocol):
     betas: tuple[float, float]
     warmup: int  # steps
 
+    @property
+    def average(self) -> nn.Module | None:
+        """A copy of the model that is to follow it as the average of its weights; None: none is kept."""
+
     def loss(self, model: nn.Module, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a fresh batch, and numbers to show. `progress` goes from 0 to 1 over the training."""
-
-    def after_step(self, step: int) -> None:
-        """Called after each step of the optimiser (to average weights, for example)."""
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """Tensors to save besides model and optimiser."""
-
-    def load_extra_state(self, state: dict[str, Tensor]) -> None: ...
+        """The loss of a fresh batch, and more numbers to show. `progress` goes from 0 to 1 over the training."""
 
     def write(self, out: Path) -> None:
         """Writes the weights, for the parts that come after and for export."""
@@ -124,14 +125,22 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
         save_file({name: w.detach().to("cpu", torch.float32).contiguous() for name, w in weights.items()}, temporary)
 
 
-def load_weights(path: Path, made_by: str) -> dict[str, Tensor]:
-    """Reads weights that an earlier part has written."""
-    if not path.exists():
-        raise ValueError(f"{path} is missing: train it first with --part {made_by}")
+def advice(made_by: str) -> str:
+    """What to do where a file that a part has written is missing, damaged or another model's."""
+    return f"make train PART={made_by} writes it"
+
+
+def load_json(path: Path, name: str, made_by: str) -> float:
+    """A number that a part has written beside its weights: in the last line of the file, which is JSON."""
     try:
-        return load_file(path)
-    except SafetensorError:
-        raise ValueError(f"{path} is damaged: delete it and train again with --part {made_by}") from None
+        number = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])[name]
+        if math.isfinite(number):
+            return number
+    except FileNotFoundError:
+        raise ValueError(f"{short_path(path)} is missing: {advice(made_by)}.") from None
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise ValueError(f"{short_path(path)} is damaged: {advice(made_by)}.")
 
 
 @contextlib.contextmanager
@@ -154,12 +163,22 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+STATE: dict[str, type | tuple[type, ...]] = {  # what a saved state holds
+    "model": dict,
+    "optimizer": dict,
+    "extra": dict,
+    "step": int,
+    "elapsed": (int, float),
+}
+
+
 def load_state(path: Path) -> dict:
     """Reads what `train` has saved."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
-        raise ValueError(f"{path} is damaged: delete it to begin anew") from None
+    with contextlib.suppress(Exception):  # torch's reader trips over a damaged file in many ways
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(state, dict) and all(isinstance(state[name], kind) for name, kind in STATE.items()):
+            return state
+    raise ValueError(f"{short_path(path)} is damaged, or no saved training: delete it to begin anew.")
 
 
 class Clock:
@@ -200,12 +219,17 @@ def same_everywhere(accelerator: Accelerator, progress: float, stop: bool) -> tu
     return progress, bool(stop)
 
 
-def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
-    """Trains one part within its budget, going on from its last save if there is one."""
+def train(part: Part, settings: Settings, accelerator: Accelerator, training: ModuleType = stage11_training) -> None:
+    """Trains one part within its budget, going on from its last save if there is one.
+
+    training: stage 11, whose steps are taken.
+    """
     state_file = settings.out / f"{part.name}.state.pt"
     log_file = settings.out / f"{part.name}.log.jsonl"
     peak = settings.learning_rate or part.learning_rate
     part.model.to(accelerator.device)
+    if part.average is not None:
+        part.average.to(accelerator.device)
     decayed = [p for p in part.model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in part.model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
@@ -216,10 +240,13 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
         state = load_state(state_file)
         try:
             part.model.load_state_dict(state["model"])
-        except RuntimeError:
-            raise ValueError(f"{state_file} belongs to a model of another size: choose another --out") from None
-        optimizer.load_state_dict(state["optimizer"])
-        part.load_extra_state(state["extra"])
+            optimizer.load_state_dict(state["optimizer"])
+            if part.average is not None:
+                part.average.load_state_dict({name.removeprefix(AVERAGE): w for name, w in state["extra"].items()})
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+            raise ValueError(
+                f"{short_path(state_file)} belongs to a model of another size: choose another OUT."
+            ) from None
         step, elapsed = state["step"], state["elapsed"]
     clock = Clock(settings, elapsed, step)
     if clock.progress >= 1.0:
@@ -231,8 +258,14 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
 
     first_step, last_save = step, time.monotonic()
     model, optimizer = accelerator.prepare(part.model, optimizer)
-    parameters = decayed + others
-    shown: dict[str, float] = {}
+    numbers: dict[str, Tensor] = {"loss": torch.zeros(())}  # of the latest step
+    shown: dict[str, float] = {}  # smoothed
+
+    def loss_of(model: nn.Module, progress: float, generator: torch.Generator) -> Tensor:
+        with accelerator.autocast():
+            loss, others = part.loss(model, progress, generator)
+        numbers.update(others)
+        return loss
 
     def save() -> None:
         if not accelerator.is_main_process:
@@ -240,7 +273,7 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
         state = {
             "model": part.model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "extra": part.extra_state(),
+            "extra": {AVERAGE + name: w for name, w in part.average.state_dict().items()} if part.average else {},
             "step": clock.step,
             "elapsed": clock.elapsed,
         }
@@ -272,15 +305,16 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = peak * learning_rate_factor(step, progress, part.warmup)
             generator = step_generator(settings.seed, part.name, accelerator.process_index, step)
-            with accelerator.autocast():
-                loss, numbers = part.loss(model, progress, generator)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
             step += 1
+            loss = training.training_step(
+                model,
+                optimizer,
+                partial(loss_of, progress=progress, generator=generator),
+                average=part.average,
+                decay=training.ema_decay(step, power=1.0, gamma=EMA_GAMMA, max_decay=1.0),
+            )
+            numbers["loss"] = loss
             clock.step = step
-            part.after_step(step)
 
             if step % 10 == 1 or accelerator.device.type == "cpu":  # reading a number makes a GPU wait
                 smooth = 0.98 if step - first_step > 100 else 0.9

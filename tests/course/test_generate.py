@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from course import cli
 from course.core import workspace
-from course.core.config import tiny_config
+from course.core.config import ModelConfig, tiny_config
 from course.core.options import variable
 from course.core.stages import ROOT, STAGES
 from course.draw import checkpoint, generate, pictures
@@ -138,6 +138,59 @@ def test_a_picture_with_settings_that_make_no_sense(draw, name, value):
     assert not Path("out.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("scale", 10**400, "SCALE=1000"), ("steps", 10**400, "STEPS=1000"), ("seed", 10**400, "SEED=1000"),
+        ("width", 10**400, "WIDTH=1000"), ("height", -(10**400), "HEIGHT=-1000"), ("count", 10**400, "COUNT=1000"),
+        ("strength", 10**400, "STRENGTH=1000"), ("prompt", "red " * 10_000, "PROMPT has 40,000 characters"),
+        ("negative", "x" * 10_001, "NEGATIVE has 10,001"), ("checkpoint", "y" * 20_000, "CHECKPOINT has 20,000"),
+        ("init", "~nobody-of-this-name/a.png", "INIT=~nobody"), ("tokenizer", "~nobody-of-this-name", "TOKENIZER=~"),
+        ("checkpoint", "~nobody-of-this-name/a", "CHECKPOINT=~"), ("init", "a\0b", r"INIT=a\x00b is not there"),
+        ("device", "\x1b[31m", r"DEVICE=\x1b[31m"), ("checkpoint", "\x1b[31m", r"There is no checkpoint \x1b[31m"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_picture_with_settings_that_go_too_far(capsys, monkeypatch, tmp_path, name, value, words):
+    monkeypatch.chdir(tmp_path)
+    info = PngInfo()
+    values = {field: value for field, value in dataclasses.asdict(Settings()).items() if value is not None}
+    info.add_itxt(pictures.SETTINGS, json.dumps(values | {name: value}))
+    Image.new("RGB", (8, 8)).save("odd.png", pnginfo=info)
+    assert cli.main(["generate", "--from=odd.png", "--out=out.png"]) == 2
+    errors = capsys.readouterr().err
+    assert words in errors and len(errors) < 300 and errors.count("\n") == 1 and "\x1b" not in errors
+    assert not Path("out.png").exists()
+
+
+def test_settings_that_are_nested_deeply(draw):
+    info = PngInfo()
+    info.add_itxt(pictures.SETTINGS, "[" * 100_000)
+    Image.new("RGB", (8, 8)).save("odd.png", pnginfo=info)
+    refusal(draw("--from=odd.png"), "FROM=odd.png does not say how it was made")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("flag", ["--init", "--from"])
+def test_what_is_no_file_is_not_waited_for(draw, flag):
+    os.mkfifo("pipe.png")
+    Path("folder.png").mkdir()
+    for name in ("pipe.png", "folder.png", "/dev/null"):
+        refusal(draw(f"{flag}={name}"), f"{flag[2:].upper()}={name} is not a file: it names a picture.")
+
+
+def test_an_ending_is_no_name(draw, no_drawing):
+    refusal(draw("--out=.png"), "OUT=.png is an ending and no name")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_not_replaced(draw, no_drawing):
+    os.mkfifo("pipe.png")
+    code, _, errors = draw("--out=pipe.png")
+    assert code == 2 and errors == "pipe.png cannot be written: it is a pipe or a device."
+    assert stat.S_ISFIFO(os.stat("pipe.png").st_mode)
+
+
 def test_it_writes_a_picture_and_says_where(draw):
     code, output, _ = draw("--prompt=a blue cat")
     assert code == 0
@@ -200,6 +253,53 @@ def test_a_film_has_one_frame_per_step(draw):
 def test_options_change_the_picture(draw, changed):
     draw("--out=a.png"), draw(changed, "--out=b.png")
     assert (pixels("a.png") != pixels("b.png")).any()
+
+
+@pytest.fixture
+def wide_with_units(monkeypatch):
+    """As if the model were as wide as Stable Diffusion 1.5, and the processor had units for bfloat16."""
+    monkeypatch.setattr(checkpoint, "WIDE", 1)
+    monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda: True)
+
+
+def test_bfloat16_where_it_pays(monkeypatch, wide_with_units):
+    cpu = torch.device("cpu")
+    assert checkpoint.choose_dtype("auto", cpu, tiny_config()) == torch.bfloat16
+    assert checkpoint.choose_dtype("auto", cpu) == torch.float32
+    assert checkpoint.choose_dtype("float32", cpu, tiny_config()) == torch.float32
+    assert checkpoint.choose_dtype("auto", torch.device("cuda"), tiny_config()) == torch.float16
+    monkeypatch.undo()
+    monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda: True)
+    assert checkpoint.choose_dtype("auto", cpu, tiny_config()) == torch.float32
+    assert checkpoint.choose_dtype("auto", cpu, ModelConfig()) == torch.bfloat16
+    monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda: False)
+    assert checkpoint.choose_dtype("auto", cpu, ModelConfig()) == torch.float32
+
+
+def test_the_dtype_and_its_reason_are_said(draw, monkeypatch):
+    for units, words in ((True, "float32 (this model is small), "), (False, "float32 (this processor has no units")):
+        monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda units=units: units)
+        assert words in draw()[1]
+    assert "float32, loaded in" in draw("--dtype=float32")[1]  # no reason but that it was asked for
+
+
+def test_from_draws_in_the_dtype_of_the_picture(draw, wide_with_units):
+    assert "cpu, bfloat16 (with which this processor is faster" in draw("--out=a.png")[1]
+    assert pictures.read_settings("a.png")["dtype"] == "bfloat16"
+    assert "cpu, bfloat16, loaded" in draw("--from=a.png", "--out=b.png")[1]
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert "cpu, float32, loaded" in draw("--from=a.png", "--dtype=float32")[1]
+
+
+def test_from_draws_an_old_picture_in_float32(draw, monkeypatch, wide_with_units):
+    """They say "auto", which was float32 on every processor."""
+    draw("--dtype=float32", "--out=a.png")
+    settings_of = pictures.read_settings("a.png") | {"dtype": "auto"}
+    with Image.open("a.png") as picture:
+        pictures.write_png(Path("old.png"), picture, settings_of)
+    assert "cpu, float32, loaded" in draw("--from=old.png", "--out=again.png")[1]
+    assert (pixels("again.png") == pixels("a.png")).all()
+    assert "cpu, bfloat16 (" in draw("--from=old.png", "--dtype=auto")[1]
 
 
 @pytest.mark.parametrize(("dtype", "grey_levels"), [("bfloat16", 3.0), ("float16", 0.5)])
@@ -299,7 +399,8 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path):
         (["--blocks=mine"], ["BLOCKS=mine"]),
         (["--ema=perhaps"], ["EMA=perhaps"]),
         (["--mistake=stage08/beta-not-square"], ["beta-not-square", "did you mean stage08/betas-not-squared"]),
-        (["--mistake=stage11/no-scale"], ["MISTAKE='stage11/no-scale'", "no stage"]),
+        (["--mistake=stage99/no-scale"], ["MISTAKE='stage99/no-scale'", "no stage"]),
+        (["--mistake=stage11/not-clipped"], ["MISTAKE='stage11/not-clipped'", "no picture is drawn with"]),
         (["--mistake=layer-norm-eps"], ["MISTAKE=layer-norm-eps", "stage03/layer-norm-eps or stage06/layer-norm-eps"]),
         (["--mistake=\x1b[31m"], ["MISTAKE='\\x1b[31m'"]),
         (["--mistake=8/linear-betas", "--blocks=exercises"], ["MISTAKE=stage08/linear-betas", "BLOCKS=exercises"]),
@@ -382,6 +483,11 @@ def test_too_long_a_prompt_is_cut_with_a_note(draw):
     words = " ".join(["house"] * 75 + ["waterfall"])
     code, output, _ = draw(f"--prompt={words}")
     assert code == 0 and "PROMPT" in output and "waterfall" in output and "75" in output
+
+
+def test_the_note_about_a_long_prompt_is_short(draw):
+    code, output, _ = draw(f"--prompt={'house ' * 1600}")
+    assert code == 0 and "PROMPT has 1600 tokens" in output and " and more\n" in output and len(output) < 1000
 
 
 def test_nan_is_named(draw, monkeypatch):
@@ -799,7 +905,7 @@ def test_a_mistake_that_draws_nothing_is_named(draw, mine, name):
     assert "One of your blocks" not in errors and "Traceback" not in errors
 
 
-HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
+HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions does without it."
 
 
 @pytest.mark.parametrize(

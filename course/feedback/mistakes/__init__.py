@@ -11,7 +11,7 @@ import importlib
 from dataclasses import dataclass
 from functools import cache
 
-from course.core.stages import STAGES, Stage, find_stage
+from course.core.stages import PIPELINE, Stage, find_stage
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,11 @@ def find_mistake(text: str) -> tuple[Stage, Mistake]:
     where, slash, name = text.strip().rpartition("/")
     number = where.strip().lower().removeprefix("stage").lstrip("0")
     try:
-        stages = [find_stage(number or where)] if slash else STAGES
+        stages = [find_stage(number or where)] if slash else PIPELINE
     except ValueError as error:
         raise ValueError(f"MISTAKE={text[:80]!r} is not possible. {error}") from None
+    if stages[0].encore:
+        raise ValueError(f"MISTAKE={text[:80]!r} is not possible: no picture is drawn with {stages[0].module}.")
     known = {full_name(stage, mistake): (stage, mistake) for stage in stages for mistake in mistakes_of(stage.number)}
     same = [full for full, (_, mistake) in known.items() if mistake.name == name]
     if len(same) == 1:
