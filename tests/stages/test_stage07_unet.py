@@ -467,13 +467,12 @@ def test_bfloat16_does_not_round_the_timesteps(stage, dtype):
         unet = make_unet(module, ONE_BLOCK, wanted).bfloat16()
         return unet(latents.bfloat16(), timesteps.to(dtype), context.bfloat16())
 
-    with torch.no_grad():
-        check(
-            stage, run, wanted(latents, timesteps.double(), context).sample.bfloat16(),
-            f"UNet(config).bfloat16()(latents, timesteps, context), timesteps [999, 997, 995, 301] in {name_of(dtype)}",
-            tolerance=8 * torch.finfo(torch.bfloat16).eps,  # 1.5 of rounding; timesteps in bfloat16 make 20
-            hint="hand the timesteps on as they came: bfloat16 makes 1000 of 999 and 996 of 997.",
-        )
+    check(
+        stage, run, wanted(latents, timesteps.double(), context).sample.bfloat16(),
+        f"UNet(config).bfloat16()(latents, timesteps, context), timesteps [999, 997, 995, 301] in {name_of(dtype)}",
+        tolerance=8 * torch.finfo(torch.bfloat16).eps,  # 1.5 of rounding; timesteps in bfloat16 make 20
+        hint="hand the timesteps on as they came: bfloat16 makes 1000 of 999 and 996 of 997.",
+    )
 
 
 @whole

@@ -4,6 +4,31 @@ from course.feedback.mistakes import Mistake
 
 MISTAKES = [
     Mistake(
+        "only-float16-converted",
+        "precise = x.to(torch.promote_types(x.dtype, torch.float32))",
+        "precise = x.float() if x.dtype == torch.float16 else x",
+        "bfloat16 is not converted to float32. It has the range of float32, but too few digits for sums and "
+        "differences.",
+    ),
+    Mistake(
+        "converted-back-before-the-weight",
+        "        normalised = normalised * weight.reshape(per_channel)\n",
+        "        normalised = normalised.to(x.dtype) * weight.reshape(per_channel)\n",
+        "the result is converted back before weight and bias are applied. Then it is rounded two or three times; "
+        "convert "
+        "at the very end.",
+    ),
+    Mistake(
+        "weight-and-bias-of-the-first-call",
+        "        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)",
+        """\
+        if not hasattr(self, "kept"):
+            self.kept = self.weight.detach().clone(), self.bias.detach().clone()
+        return group_norm(x, self.num_groups, *self.kept, self.eps)""",
+        "the layer keeps the weight and the bias of its first call. What is loaded or trained later has no effect "
+        "then.",
+    ),
+    Mistake(
         "variance-divided-by-n-minus-1",
         "unbiased=False",
         "unbiased=True",
