@@ -124,12 +124,12 @@ def test_what_goes_on_a_gpu_gives_the_same_numbers(call):
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda x: x + torch.zeros(3), r"add gets .* of shape \(3,\) that is on the processor, and .* \(2, 4, 3, 3\)"),
+    (lambda x: x + torch.zeros(3), r"add gets .* \(3,\) that zeros has made on the processor, and .* \(2, 4, 3, 3\)"),
     (lambda x: torch.cat([x, torch.zeros(2, 1, 3, 3)], dim=1), "cat gets"),
     (lambda x: torch.zeros(3)[torch.tensor([0]).to(x.device)], "index gets"),
     (lambda x: torch.nn.functional.embedding(torch.tensor([1]), x[0, 0]), "embedding gets"),
-    (lambda x: x.double(), "makes a float64 tensor on the GPU"),
-    (lambda x: torch.arange(3.0, device=x.device, dtype=torch.float64), "makes a float64 tensor on the GPU"),
+    (lambda x: x.double(), r"makes a float64 tensor of shape \(.*\) on the GPU"),
+    (lambda x: torch.arange(3.0, device=x.device).new_zeros(2, dtype=torch.float64), "makes a float64 tensor of shape"),
     (lambda x: torch.randn(3, device=x.device, generator=torch.Generator()), "its generator is one of the processor"),
     (lambda x: pretended.fetched(x.cpu()), "the result is on the processor"),
 ], ids=range(8))
