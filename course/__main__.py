@@ -6,5 +6,7 @@ if sys.version_info < (3, 11):
     sys.exit("This needs Python 3.11 or newer: say PYTHON=python3.12, for example.")
 
 from course.cli import main
+from course.core import screen
 
+screen.prepare()
 sys.exit(main())

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from course.core import setup
+from course.core import screen, setup
 from course.core.assemble import StageError
 from course.core.options import Options, variable
 
@@ -86,6 +86,23 @@ LEFT = 33  # columns for what is typed, in the list of commands
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return screen.closed_early()
+    except (ValueError, RuntimeError, StageError, OSError) as error:
+        print(screen.sentence(error), file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        return tell_missing(error.name or str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(arguments: list[str] | None) -> int:
+    """Runs the command that the arguments name, here or in .venv."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["help"]
     if name in ("help", "-h", "--help"):
         print(help_text())
@@ -96,28 +113,16 @@ def main(arguments: list[str] | None = None) -> int:
         meant = f": did you mean {close[0]}?" if close else "."
         print(f"There is no command {name!r}{meant} `make help` lists all.", file=sys.stderr)
         return 2
-    try:
-        if (
-            arguments is None
-            and setup.wanted()
-            and command.runs in ([INSIDE, IF_THERE] if setup.is_ready() else [INSIDE])
-        ):
-            if not setup.is_ready():
-                setup.set_up()
-            return setup.run_inside([name, *rest])
-        if command.runs == INSIDE and importlib.util.find_spec("torch") is None:
-            return tell_missing("torch")
-        function, kind = command.load()
-        options = kind.parse(rest, name, command.does[0].upper() + command.does[1:] + ".")
-        refuse_unknown_variables(name, kind)
-        return function(options) or 0
-    except (ValueError, RuntimeError, StageError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        return tell_missing(error.name or str(error))
-    except KeyboardInterrupt:
-        return 130
+    if arguments is None and setup.wanted() and command.runs in ([INSIDE, IF_THERE] if setup.is_ready() else [INSIDE]):
+        if not setup.is_ready():
+            setup.set_up()
+        return setup.run_inside([name, *rest])
+    if command.runs == INSIDE and importlib.util.find_spec("torch") is None:
+        return tell_missing("torch")
+    function, kind = command.load()
+    options = kind.parse(rest, name, (command.does[0].upper() + command.does[1:] + ".").replace("?.", "?"))
+    refuse_unknown_variables(name, kind)
+    return function(options) or 0
 
 
 def tell_missing(package: str) -> int:

@@ -1,1 +1,1 @@
-"""Your half of the course: ten files to fill in, in order."""
+"""Your half of the course: ten files to fill in, in order, and an encore."""

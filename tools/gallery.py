@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image, ImageOps
 
 from course.core.assemble import for_generating
-from course.core.stages import ROOT, STAGES, short_path
+from course.core.stages import ENCORE, ROOT, STAGES, short_path
 from course.core.writing import whole_file
 from course.draw.checkpoint import TINY
 from course.studio.studio import Studio
@@ -17,7 +17,8 @@ SIZE = (640, 320)  # pixels
 
 
 def main() -> None:
-    studio = Studio(for_generating("solutions", fused=True).load(), TINY)
+    encore = [stage.number for stage in ENCORE]
+    studio = Studio(for_generating("solutions", fused=True, encore=encore).load(), TINY)
     for stage in STAGES:
         figure = importlib.import_module(f"course.show.{stage.module}").PICTURES[0](studio).figure
         canvas = FigureCanvasAgg(figure)

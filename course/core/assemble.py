@@ -9,11 +9,11 @@ import itertools
 import linecache
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from course.core.stages import SOLUTIONS, STAGES, Stage, find_stage, short_path
+from course.core.stages import PIPELINE, SOLUTIONS, STAGES, Stage, find_stage, short_path, source_of
 from course.core.stubs import todo
 
 _serial = itertools.count(1)
@@ -45,7 +45,7 @@ class Blocks:
 
     def __getitem__(self, number: int) -> ModuleType:
         for stage in STAGES[:number]:  # in order, so that every import of an earlier stage finds it
-            if stage.number not in self._modules:
+            if stage.number in self.paths and stage.number not in self._modules:
                 self._modules[stage.number] = self._load(stage)
         return self._modules[number]
 
@@ -58,12 +58,12 @@ class Blocks:
             raise AttributeError(str(error)) from None
 
     def load(self) -> "Blocks":
-        """Loads all ten stages now.
+        """Loads all its stages now.
 
         Raises:
             StageError: if one of them cannot be loaded.
         """
-        self[len(STAGES)]
+        self[max(self.paths)]
         return self
 
     def _load(self, stage: Stage) -> ModuleType:
@@ -72,6 +72,7 @@ class Blocks:
         module = ModuleType(f"{self.package}.{stage.module}")
         module.__file__ = filename
         module.__package__ = self.package
+        module.__source__ = source  # for with_version
         sys.modules[module.__name__] = module
         try:
             exec(_compiled(source, filename), module.__dict__)
@@ -80,7 +81,7 @@ class Blocks:
             if not isinstance(error, (Exception, SystemExit, GeneratorExit)) or _is_to_do(error):
                 raise
             raise StageError(_cause(error, filename, self.package)) from error
-        if self._fused and self.origin[number] == "solutions":
+        if self._fused and self.origin[number] == "solutions" and number not in self._overrides:
             from course.core.kernels import fused_functions
 
             module.__dict__.update(fused_functions(number))
@@ -89,14 +90,14 @@ class Blocks:
 
 
 def assemble(sources: Mapping[int, Path], overrides: Mapping[int, str] | None = None, fused: bool = False) -> Blocks:
-    """One fresh package out of ten files.
+    """One fresh package out of the files of some stages.
 
     Args:
         sources: stage number -> file.
         overrides: stage number -> source text that takes the place of the file's.
         fused: whether the reference stages get torch's fused kernels in place of the written-out formulas of group
-            norm, SiLU, attention and upsampling, and pixels as tokens without gaps in memory. A learner's file is never
-            changed.
+            norm, SiLU, attention and upsampling, and pixels as tokens without gaps in memory. A learner's file and an
+            override are never changed.
     """
     return Blocks(sources, overrides or {}, fused)
 
@@ -111,26 +112,58 @@ def for_testing(
     return assemble(sources, overrides, fused)
 
 
-def for_generating(mode: str = "auto", fused: bool = False) -> Blocks:
-    """What draws pictures.
+def with_version(module: ModuleType) -> Blocks:
+    """What draws pictures when this version of a stage, which is loaded already, is all that a learner has written."""
+    number, file = find_stage(module.__name__.rpartition(".")[2]).number, Path(getattr(module, "__file__", "<text>"))
+    sources = {stage.number: stage.solution for stage in PIPELINE}
+    if file.is_file():
+        return assemble(sources | {number: file}, fused=True)
+    return assemble(sources, {number: module.__source__}, fused=True)
+
+
+def for_generating(
+    mode: str = "auto",
+    fused: bool = False,
+    overrides: Mapping[int, str] | None = None,
+    encore: Collection[int] = (),
+) -> Blocks:
+    """What draws pictures: the ten stages, and those of the encore that are asked for.
 
     Args:
         mode: "auto": the learner's file for each stage without an exercise to do, the reference for the rest;
             "solutions": the reference only; "exercises": the learner's files only.
+        fused: as for `assemble`.
+        overrides: stage number -> source text that takes the place of the reference and of the learner's file.
+        encore: the numbers of those stages of the encore that are needed.
 
     Raises:
         StageError: if a learner's file cannot be read, or if mode is "exercises" and something is still to do.
         ValueError: if mode is none of the three.
     """
+    stages = [stage for stage in STAGES if not stage.encore or stage.number in encore]
+    theirs = set(_learners(mode, stages)) - set(overrides or ())
+    return assemble({s.number: s.exercise if s.number in theirs else s.solution for s in stages}, overrides, fused)
+
+
+def for_training(mode: str = "auto", number: int = 11) -> Blocks:
+    """What a model is trained with: as for_generating, but only this stage of the encore can be the learner's.
+
+    The models that are trained are the reference's.
+    """
+    return for_testing(number, "exercises" if _learners(mode, [STAGES[number - 1]]) else "solutions")
+
+
+def _learners(mode: str, stages: Collection[Stage]) -> list[int]:
+    """The numbers of those of the stages for which the learner's file is taken."""
     if mode not in ("auto", "exercises", "solutions"):
         raise ValueError(f"BLOCKS={mode} is not possible: choose auto, exercises or solutions.")
-    open_numbers = {} if mode == "solutions" else {stage.number: stage_to_do(stage) for stage in STAGES}
+    open_numbers = {} if mode == "solutions" else {stage.number: stage_to_do(stage) for stage in stages}
     if mode == "exercises" and any(open_numbers.values()):
         first = next(number for numbers in open_numbers.values() for number in numbers)
         count = sum(map(bool, open_numbers.values()))
-        raise StageError(f"BLOCKS=exercises needs all ten stages, and {count} are to do, from exercise {first} on.")
-    theirs = [number for number, numbers in open_numbers.items() if not numbers]
-    return assemble({s.number: s.exercise if s.number in theirs else s.solution for s in STAGES}, fused=fused)
+        which = "all ten stages" if len(stages) == len(PIPELINE) else ", ".join(stage.module for stage in stages)
+        raise StageError(f"BLOCKS=exercises needs {which}, and {count} are to do, from exercise {first} on.")
+    return [number for number, numbers in open_numbers.items() if not numbers]
 
 
 def stage_to_do(stage: Stage) -> list[str]:
@@ -141,10 +174,10 @@ def stage_to_do(stage: Stage) -> list[str]:
     """
     try:
         return todo(stage.exercise)
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except (SyntaxError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise StageError(_cause(error, str(stage.exercise), "")) from error
     except OSError as error:
-        raise StageError(_missing(stage.exercise)) from error
+        raise StageError(_unreadable(stage.exercise, error)) from error
 
 
 @functools.lru_cache(maxsize=100)
@@ -159,19 +192,20 @@ def _source(path: Path, override: str | None) -> tuple[str, str]:
         linecache.cache[filename] = (len(override), None, override.splitlines(keepends=True), filename)
         return filename, override
     try:
-        return str(path), path.read_text(encoding="utf-8-sig")
+        return str(path), source_of(path)
     except OSError as error:
-        raise StageError(_missing(path)) from error
+        raise StageError(_unreadable(path, error)) from error
     except UnicodeDecodeError as error:
         raise StageError(_cause(error, str(path), "")) from error
 
 
 def _origin(path: Path) -> str:
-    return "solutions" if path.resolve().parent == SOLUTIONS else "exercises"
+    return "solutions" if path.parent.resolve() == SOLUTIONS else "exercises"
 
 
-def _missing(path: Path) -> str:
-    return f"{short_path(path)} is missing: `make reset STAGE={find_stage(path.stem).number}` brings the stub back."
+def _unreadable(path: Path, error: OSError) -> str:
+    what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+    return f"{short_path(path)} {what}: `make reset STAGE={find_stage(path.stem).number}` brings the stub back."
 
 
 def _is_to_do(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 
-from course.core.stages import Stage, short_path
+from course.core.stages import Stage, short_path, source_of
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -15,8 +15,8 @@ def differences(stage: Stage) -> list[str]:
     Only what the text of the file shows: names, order, kinds and defaults of parameters.
     """
     try:
-        theirs = contract(stage.exercise.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, SyntaxError):
+        theirs = contract(source_of(stage.exercise))
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return []
     where = short_path(stage.exercise)
     lines = []

@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Self, get_args, get_type_hints
 from course.core.messages import Refusal
 from course.core.stages import Stage, find_stage
 
+LONGEST_TEXT = 10_000  # characters of a value; CLIP reads 77 tokens
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -56,7 +58,8 @@ class Rule:
         if not isinstance(value, (int, float)):
             return True
         least, most = -math.inf if self.least is None else self.least, math.inf if self.most is None else self.most
-        return math.isfinite(value) and least <= value <= most and (self.above is None or value > self.above)
+        finite = isinstance(value, int) or math.isfinite(value)
+        return finite and least <= value <= most and (self.above is None or value > self.above)
 
 
 def option(default: Any, help: str, **rule: Any) -> Any:
@@ -151,6 +154,14 @@ class OneStage(Options):
         return self.stage
 
 
+def expanded(name: str, text: str | Path) -> Path:
+    """The path of an option of this name, with ~ for a home folder. A Refusal if nobody here has that name."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise Refusal(f"{variable(name)}={text} is in the home folder of a user who is not known here.") from None
+
+
 def _plain(name: str) -> str:
     return name.strip("_").replace("_", "-")
 
@@ -184,15 +195,15 @@ def convert(name: str, text: str, annotation: Any) -> Any:
             return True
         if text.lower() in ("0", "no", "false", "off", ""):
             return False
-        raise Refusal(f"{name}={text} is neither 1 nor 0.")
+        raise Refusal(f"{name}={shortened(text)} is neither 1 nor 0.")
     if kind in (int, float):
         try:
             return kind(text)
         except ValueError:
-            raise Refusal(f"{name}={text} is not a {'whole number' if kind is int else 'number'}.") from None
+            raise Refusal(f"{name}={shortened(text)} is not a {'whole number' if kind is int else 'number'}.") from None
     if kind is Stage:
         return find_stage(text)
-    return Path(text).expanduser() if kind is Path else text
+    return expanded(name, text) if kind is Path else text
 
 
 def check(name: str, value: Any, rule: Rule | None) -> None:
@@ -201,6 +212,13 @@ def check(name: str, value: Any, rule: Rule | None) -> None:
         str(value).encode()
     except UnicodeEncodeError:
         raise Refusal(f"{variable(name)} is not UTF-8: it holds bytes that are no characters.") from None
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise Refusal(f"{variable(name)} has {len(value):,} characters, and {LONGEST_TEXT:,} are possible.")
     if rule and value is not None and not rule.allows(value):
-        shown = f"{value:g}" if isinstance(value, float) else value
-        raise Refusal(f"{variable(name)}={shown} is not possible: {rule.wanted()}.")
+        raise Refusal(f"{variable(name)}={shortened(value)} is not possible: {rule.wanted()}.")
+
+
+def shortened(value: Any) -> str:
+    """A value as a message shows it."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

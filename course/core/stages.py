@@ -1,5 +1,6 @@
-"""The ten stages of the course, and where their files are."""
+"""The stages of the course, ten and an encore, and where their files are."""
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,16 @@ TESTS = ROOT / "tests" / "stages"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. Its module name is that of its file in exercises/ and in solutions/, and part of its test's name."""
+    """One stage. Its module name is that of its file in exercises/ and in solutions/, and part of its test's name.
+
+    The ten stages that are no encore are all that it takes to draw a picture.
+    """
 
     number: int
     name: str
     title: str
     summary: str
+    encore: bool = False
 
     @property
     def module(self) -> str:
@@ -46,7 +51,22 @@ STAGES = (
     Stage(8, "scheduler", "The noise schedule", "how noise is added, and one step of taking it away"),
     Stage(9, "sampler", "The sampler", "the loop from noise to picture, with guidance"),
     Stage(10, "key_remapper", "Real weights", "loads published checkpoints into your model"),
+    Stage(11, "training", "Training", "losses, noise levels, averaged weights, and one step of it all", encore=True),
 )
+PIPELINE = tuple(stage for stage in STAGES if not stage.encore)
+ENCORE = tuple(stage for stage in STAGES if stage.encore)
+
+
+def source_of(path: Path) -> str:
+    """The text of a stage's file.
+
+    Raises:
+        OSError: if there is no such file, or something else is in its place: reading a pipe would never end.
+        UnicodeDecodeError: if it is not UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Not a file", str(path))
+    return path.read_text(encoding="utf-8-sig")
 
 
 def exercises_folder() -> Path:
@@ -68,11 +88,17 @@ def find_stage(text: str | int) -> Stage:
     raise ValueError(f"There is no stage {str(text)!r}: choose one of {names}.")
 
 
+def others(stage: Stage) -> list[Stage]:
+    """All other stages, as one goes on after this one: those behind it, then those before it, the encore last."""
+    rest = [other for other in STAGES if other is not stage]
+    return sorted(rest, key=lambda other: (other.encore > stage.encore, other.number < stage.number))
+
+
 def short_path(path: Path | str) -> str:
     """A path as a person would type it: relative to the repo or to the working folder, if it lies there."""
     for folder in (ROOT, Path.cwd()):
         try:
             return Path(path).resolve().relative_to(folder).as_posix()
-        except ValueError:
+        except (ValueError, RuntimeError):  # it lies elsewhere, or is a link to itself
             continue
     return str(path)

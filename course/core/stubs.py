@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course.core.stages import Stage
+from course.core.stages import Stage, source_of
 
 HEADING = re.compile(r"Exercise (\d+\.\d+):\s*(.*)")
 TO_DO = re.compile(r"exercise (\d+\.\d+)")
@@ -81,7 +81,7 @@ def to_do_lines(path: Path) -> dict[str, int]:
         SyntaxError: if the file is not Python; it names file and line.
         OSError: if the file cannot be read.
     """
-    return dict(_to_do_lines_in(path.read_text(encoding="utf-8-sig"), str(path)))
+    return dict(_to_do_lines_in(source_of(path), str(path)))
 
 
 @functools.lru_cache(maxsize=100)

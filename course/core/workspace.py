@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from course.core.options import OneStage, Options, option
+from course.core.screen import fancy
 from course.core.stages import ROOT, STAGES, Stage, short_path
 from course.core.stubs import stub_text
 from course.core.writing import whole_file
@@ -22,7 +23,7 @@ def stub(stage: Stage) -> str:
 
 
 def write_stubs() -> list[Path]:
-    """Writes all ten learner's files anew; returns the backups of those that were changed."""
+    """Writes all learner's files anew; returns the backups of those that were changed."""
     return [backup for stage in STAGES if (backup := replace(stage, stub(stage)))]
 
 
@@ -39,16 +40,20 @@ def stale_stubs() -> list[str]:
 
 
 def replace(stage: Stage, text: str) -> Path | None:
-    """Writes `text` to the learner's file. What was in it, if it is not to be had again, is kept under a dated name.
+    """Writes `text` to the learner's file. What was there, if it is not to be had again, is kept under a dated name.
 
     Returns:
         The backup, or None if there was nothing to keep.
     """
     path, backup = stage.exercise, None
     old, new = _bytes(path), text.encode()
-    if old is not None and old not in (new, stub(stage).encode(), _bytes(stage.solution), _git_copy(path)):
+    if old is None:
+        if os.path.lexists(path):  # a folder, a pipe, a link that leads nowhere
+            backup = path.rename(_free_name(path))
+    elif old not in (new, stub(stage).encode(), _bytes(stage.solution), _git_copy(path)):
         backup = _free_name(path)
-        backup.write_bytes(old)
+        with whole_file(backup) as temporary:
+            temporary.write_bytes(old)
     with whole_file(path) as temporary:
         temporary.write_bytes(new)
     return backup
@@ -70,7 +75,7 @@ def solution_beside(stage: Stage, coloured: bool = False) -> str:
 
 
 def _bytes(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
+    return path.read_bytes() if path.is_file() else None
 
 
 def _git_copy(path: Path) -> bytes | None:
@@ -86,7 +91,7 @@ def _free_name(path: Path) -> Path:
     """A dated name that is still free, in the same folder."""
     moment = f"{datetime.now():%Y%m%d-%H%M%S}"
     number = 1
-    while (name := path.with_name(f"{path.stem}.{moment}{f'-{number}' if number > 1 else ''}.bak.py")).exists():
+    while os.path.lexists(name := path.with_name(f"{path.stem}.{moment}{f'-{number}' if number > 1 else ''}.bak.py")):
         number += 1
     return name
 
@@ -140,8 +145,3 @@ def put(stage: Stage, text: str, what: str) -> int:
 def tell_backups(backups: list[Path]) -> None:
     for backup in backups:
         print(f"Your version is kept as {short_path(backup)}.")
-
-
-def fancy() -> bool:
-    """Whether standard output is a terminal where colours and a moving cursor are welcome."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"

@@ -19,6 +19,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     temporary = None
     try:
+        _refuse_others(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
         temporary = Path(name)
@@ -39,14 +40,20 @@ def check_writable(path: Path) -> None:
     """A Refusal if `whole_file` could not write this file now."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
+        _refuse_others(path)
         with contextlib.suppress(FileNotFoundError):
             path.lstat()  # is the name possible?
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise Refusal(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
+
+
+def _refuse_others(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(0, "it is a folder")
+    if path.exists() and not path.is_file():
+        raise OSError(0, "it is a pipe or a device")
 
 
 def _umask() -> int:

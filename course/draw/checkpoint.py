@@ -21,27 +21,18 @@ from torch import Tensor, nn
 from course.core.assemble import Blocks
 from course.core.config import ModelConfig
 from course.core.messages import first_line
+from course.core.options import expanded
 from course.core.stages import ROOT, short_path
+from course.draw.foreign import (
+    as_published,
+    file_in,
+    refuse_by_beginning,
+    refuse_kinds,
+    refuse_odd_tensors,
+    refuse_strangers,
+)
 
 TINY = ROOT / "checkpoints" / "tiny" / "model.safetensors"
-
-# What a name in the file gives away about files that are not Stable Diffusion 1.x checkpoints.
-STRANGERS = {
-    "conditioner.embedders.": "an SDXL checkpoint",
-    "cond_stage_model.model.": "a Stable Diffusion 2.x checkpoint",
-    "joint_blocks.": "a Stable Diffusion 3 checkpoint",
-    "model.diffusion_model.joint_blocks.": "a Stable Diffusion 3 checkpoint",
-    "double_blocks.": "a Flux checkpoint",
-    "lora_": "a LoRA, an addition to a checkpoint",
-    "unet.": "a LoRA, an addition to a checkpoint",
-    "control_model.": "a ControlNet",
-    "down_blocks.": "a single model in the layout of diffusers",
-    "text_model.": "a text encoder alone",
-    "decoder.": "a VAE alone",
-    "encoder.": "a VAE alone",
-    "model.diffusion_model.": "a U-Net without its text encoder or its VAE",
-    "first_stage_model.": "a VAE alone",
-}
 
 
 @dataclass
@@ -78,16 +69,19 @@ def open_checkpoint(path: str | Path = TINY, tokenizer: str | Path | None = None
     Raises:
         ValueError: in one sentence, if it is missing, damaged, unsafe, or not Stable Diffusion 1.x.
     """
-    path = Path(path).expanduser()
+    path = expanded("checkpoint", path)
     if path.is_dir():
-        path = path / "model.safetensors"
+        path = file_in(path)
     if not path.is_file():
-        raise ValueError(f"There is no checkpoint {short_path(path)}: CHECKPOINT names a .safetensors or .ckpt file.")
+        what = "not a file" if path.exists() else "not there"
+        raise ValueError(f"The checkpoint {short_path(path)} is {what}: CHECKPOINT names a .safetensors or .ckpt file.")
     tensors, metadata = read_tensors(path)
+    tensors = as_published(tensors)
     refuse_strangers(path, tensors)
+    refuse_odd_tensors(path, tensors)
     config_path = path.with_name("config.json")
     config = ModelConfig.from_json(config_path) if config_path.is_file() else ModelConfig()
-    vocab, merges = read_tokenizer(Path(tokenizer).expanduser() if tokenizer else path.parent)
+    vocab, merges = read_tokenizer(expanded("tokenizer", tokenizer) if tokenizer else path.parent)
     if len(vocab) != config.clip.vocab_size:
         raise ValueError(
             f"The tokenizer has {len(vocab)} tokens, the checkpoint's text encoder {config.clip.vocab_size}: "
@@ -100,10 +94,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a .safetensors or .ckpt file, mapped from the disk, and the file's metadata."""
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(64)
     except OSError as error:
         raise ValueError(f"{short_path(path)} cannot be read: {error.strerror}.") from None
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    if start[8:9] != b"{":  # there, after its length, the table of a .safetensors file begins
+        refuse_by_beginning(path, start)
+    if start[8:9] == b"{" or path.suffix == ".safetensors":
         return _read_safetensors(path)
     return _read_ckpt(path), {}
 
@@ -165,33 +161,15 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{short_path(path)} is truncated, damaged or no checkpoint ({first_line(error, 120)})."
         ) from None
-    while isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
-        data = data["state_dict"]
+    for _ in range(3):  # not without end: a dictionary may contain itself
+        if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
+            data = data["state_dict"]
     entries = data.items() if isinstance(data, dict) else ()
     tensors = {name: tensor for name, tensor in entries if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not tensors:
+        refuse_kinds(path, [str(name) for name, _ in entries])
         raise ValueError(f"{short_path(path)} holds no tensors.")
     return tensors
-
-
-def refuse_strangers(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """ValueError, saying what the file is instead, unless it is a Stable Diffusion 1.x text-to-image checkpoint."""
-    wanted = ("model.diffusion_model.input_blocks.", "first_stage_model.", "cond_stage_model.transformer.")
-    missing = [prefix for prefix in wanted if not any(name.startswith(prefix) for name in tensors)]
-    if missing:
-        for beginning, what in STRANGERS.items():
-            if any(name.startswith(beginning) for name in tensors):
-                raise ValueError(f"{short_path(path)} is {what}, not a whole Stable Diffusion 1.x checkpoint.")
-        raise ValueError(
-            f"{short_path(path)} is not a Stable Diffusion 1.x checkpoint: nothing in it is called {missing[0]}..."
-        )
-    first = tensors.get("model.diffusion_model.input_blocks.0.0.weight")
-    if first is not None and first.ndim == 4 and first.shape[1] in (8, 9):
-        kind = {8: "an image-editing (InstructPix2Pix)", 9: "an inpainting"}[first.shape[1]]
-        raise ValueError(
-            f"{short_path(path)} is {kind} checkpoint, whose U-Net wants {first.shape[1]} channels instead of 4; "
-            "MASK=... inpaints with an ordinary checkpoint."
-        )
 
 
 def read_tokenizer(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -256,24 +234,37 @@ def build(
     vae_stage, clip_stage, unet_stage, schedule_stage, sampler_stage, remap = (blocks[n] for n in range(5, 11))
     config = checkpoint.config
 
+    @contextlib.contextmanager
+    def naming_the_file(advice: str = "") -> Iterator[None]:
+        """The reference says what is wrong with the file; what a learner's stage 10 says may be wrong itself."""
+        try:
+            yield
+        except ValueError as error:
+            if blocks.origin[10] != "solutions":
+                raise
+            raise ValueError(f"{short_path(checkpoint.path)}: {error}{advice}") from None
+
     tensors = dict(checkpoint.tensors)
-    parts = remap.split_checkpoint(remap.select_ema(tensors) if ema and checkpoint.has_ema else tensors)
+    if ema and checkpoint.has_ema:
+        with naming_the_file(". EMA=0 draws with the raw weights."):
+            tensors = remap.select_ema(tensors)
+    with naming_the_file():
+        parts = remap.split_checkpoint(tensors)
+        weights = [remap.remap_clip(parts["clip"]), remap.remap_unet(parts["unet"]), remap.remap_vae(parts["vae"])]
 
     def fill(make, weights: dict[str, Tensor]) -> nn.Module:
         with _uninitialised(dtype):
             model = make()
-        try:
+        with naming_the_file():
             remap.load_weights(model, weights)
-        except ValueError as error:
-            raise ValueError(f"{short_path(checkpoint.path)}: {error}") from None
         model = model.eval().requires_grad_(False).to(device)
         return model.to(memory_format=torch.channels_last) if prefers_channels_last(device, dtype) else model
 
     return sampler_stage.StableDiffusion(
         tokenizer=clip_stage.Tokenizer(checkpoint.vocab, checkpoint.merges, config.clip.max_length),
-        text_encoder=fill(lambda: clip_stage.CLIPTextEncoder(config.clip), remap.remap_clip(parts["clip"])),
-        unet=fill(lambda: unet_stage.UNet(config.unet), remap.remap_unet(parts["unet"])),
-        vae=fill(lambda: vae_stage.VAE(config.vae), remap.remap_vae(parts["vae"])),
+        text_encoder=fill(lambda: clip_stage.CLIPTextEncoder(config.clip), weights[0]),
+        unet=fill(lambda: unet_stage.UNet(config.unet), weights[1]),
+        vae=fill(lambda: vae_stage.VAE(config.vae), weights[2]),
         schedule=schedule_stage.NoiseSchedule(),
     )
 

@@ -6,18 +6,24 @@ import os
 import random
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
-from course.core.assemble import for_generating
+from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
-from course.core.stages import ROOT, STAGES, short_path
+from course.core.options import expanded
+from course.core.screen import printable
+from course.core.stages import PIPELINE, ROOT, short_path
 from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Order, Settings, check_size
+from course.feedback.mistakes import find_mistake, wrong_text
+
+LONGEST_CUT = 200  # characters that are shown of what a prompt has too many
 
 
 def generate(order: Order) -> int:
@@ -59,20 +65,34 @@ def stop_if_asked() -> None:
 
 def run(settings: Settings, out: Path | None, film: bool) -> int:
     if out is not None and out.suffix.lower() != ".png":
-        raise Refusal(f"OUT={out} does not end in .png.")
+        what = "is an ending and no name" if out.name.lower() == ".png" else "does not end in .png"
+        raise Refusal(f"OUT={out} {what}: name a file, such as picture.png.")
     check_targets(out or ROOT / "outputs" / "picture.png", settings.count, film)
     blocks = None
     try:
-        blocks = for_generating(settings.blocks, fused=True)
+        blocks = blocks_for(settings)
         say_whose(blocks)
+        say_mistake(settings.mistake)
         blocks.load()
         draw_all(blocks, settings, out, film)
         return 0
-    except Refusal:
+    except (Refusal, BrokenPipeError):
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         stop_if_asked()
-        return explain(error, blocks)
+        code = explain(error, blocks, settings.mistake is not None)
+        if settings.mistake:
+            print(f"MISTAKE={settings.mistake} may be the reason.", file=sys.stderr)
+        return code
+
+
+def blocks_for(settings: Settings) -> Blocks:
+    """The blocks that are asked for, one of them with a mistake if that is asked for too."""
+    overrides = {}
+    if settings.mistake:
+        stage, mistake = find_mistake(settings.mistake)
+        overrides[stage.number] = wrong_text(stage.number, mistake)
+    return for_generating(settings.blocks, fused=True, overrides=overrides)
 
 
 def check_targets(out: Path, count: int, film: bool) -> None:
@@ -89,18 +109,25 @@ def numbered(out: Path, index: int) -> Path:
 
 
 def say_whose(blocks) -> None:
-    mine = [stage for stage in STAGES if blocks.origin[stage.number] == "exercises"]
-    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < len(STAGES) else ""
-    rest = "" if len(mine) == len(STAGES) else "; the reference stands in for the rest"
-    print(f"{len(mine)}/{len(STAGES)} blocks are yours{names}{rest}.")
+    mine = [stage for stage in PIPELINE if blocks.origin[stage.number] == "exercises"]
+    total = len(PIPELINE)
+    names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < total else ""
+    rest = "" if len(mine) == total else "; the reference stands in for the rest"
+    print(f"{len(mine)}/{total} blocks are yours{names}{rest}.")
+
+
+def say_mistake(name: str | None) -> None:
+    """The mistake that is drawn with, if there is one, and what it is."""
+    if name:
+        stage, mistake = find_mistake(name)
+        print(f"Stage {stage.number} {stage.name} is the reference with a mistake in it, {name}:")
+        print(textwrap.indent(textwrap.fill(f"{mistake.hint[0].upper()}{mistake.hint[1:]}", 110), "    "))
 
 
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
-    import torch
-
     from course.draw import checkpoint as ckpt
     from course.draw import pictures
-    from course.draw.speed import check_compiler, speed_up
+    from course.draw.speed import check_compiler
 
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
@@ -120,13 +147,8 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     seed = settings.seed = random.SystemRandom().randrange(2**31) if settings.seed is None else settings.seed
 
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
-    model = ckpt.build(blocks, opened, device, dtype, settings.ema)
-    if settings.ema and not opened.has_ema:
-        print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    model = build_model(blocks, opened, device, dtype, settings)
     opened.tensors = {}  # the file is closed while it draws
-    warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
-    warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
-    speed_up(model, device, dtype, settings.compile)
     print(
         f"{short_path(opened.path)} on {device}, {str(dtype).removeprefix('torch.')}, "
         f"loaded in {time.perf_counter() - started:.1f} s"
@@ -135,15 +157,14 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
     target = out
-    size = (1, opened.config.vae.latent_channels, height // model.vae.factor, width // model.vae.factor)
     results = []
     for i in range(settings.count):
         one = replace(settings, seed=seed + i, count=1)
         started = time.perf_counter()
-        generator = torch.Generator().manual_seed(seed + i)
-        picture, frames = draw_one(blocks, model, one, size, generator, images, mask, device, film)
+        picture, frames = draw_one(blocks, model, one, device, images, mask, film)
         seconds = time.perf_counter() - started
-        target = target or pictures.free_name(ROOT / "outputs", settings.prompt)  # now: another one may draw meanwhile
+        words = settings.prompt if settings.mistake is None else f"{settings.mistake} {settings.prompt}"
+        target = target or pictures.free_name(ROOT / "outputs", words)  # now: another one may draw meanwhile
         path = target if settings.count == 1 else numbered(target, i)
         pictures.write_png(path, picture, asdict(one))
         print(f"{short_path(path)}  {picture.width}x{picture.height}  seed {one.seed}  {seconds:.1f} s")
@@ -154,6 +175,20 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if target and len(results) > 1:
         pictures.write_png(target, pictures.contact_sheet(results), asdict(settings))
         print(f"{short_path(target)}  all {len(results)}")
+
+
+def build_model(blocks, opened, device, dtype, settings: Settings):
+    """The open checkpoint as a StableDiffusion (stage 9) that draws fast; notes what it cannot do as asked for."""
+    from course.draw.checkpoint import build
+    from course.draw.speed import speed_up
+
+    model = build(blocks, opened, device, dtype, settings.ema)
+    if settings.ema and not opened.has_ema:
+        print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
+    warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
+    speed_up(model, device, dtype, settings.compile)
+    return model
 
 
 def read_inputs(blocks, settings: Settings, width: int, height: int):
@@ -190,10 +225,10 @@ def read_inputs(blocks, settings: Settings, width: int, height: int):
 
 def same_file(name: str, path: str, before: str | None) -> str:
     """The file's SHA-256; says so if it is another one than before."""
-    with Path(path).expanduser().open("rb") as stream:
+    with expanded(name, path).open("rb") as stream:
         now = hashlib.file_digest(stream, "sha256").hexdigest()
     if before not in (None, now):
-        print(f"Note: {name}={path} is not the file that it was: the picture will not be the same.")
+        print(f"Note: {name}={printable(path)} is not the file that it was: the picture will not be the same.")
     return now
 
 
@@ -202,11 +237,13 @@ def warn_if_cut(tokenizer, name: str, text: str) -> None:
     ids = tokenizer.tokenize(text)
     room = tokenizer.max_length - 2
     if len(ids) > room:
-        print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {tokenizer.decode(ids[room:])!r}")
+        cut = tokenizer.decode(ids[room:])
+        shown = repr(cut) if len(cut) <= LONGEST_CUT else f"{cut[:LONGEST_CUT]!r} and more"
+        print(f"Note: {name} has {len(ids)} tokens and {room} are read; cut off: {shown}")
 
 
-def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, images, mask, device, film: bool):
-    """One picture out of noise of this size, (1, channels, height, width); one frame per step if it is to be filmed."""
+def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):
+    """The picture of these settings, all of them known by now; one frame per step if it is to be filmed."""
     import torch
     from PIL import Image
     from tqdm import tqdm
@@ -214,7 +251,10 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, image
     from course.draw.pictures import strength_of
 
     sampler, vae = blocks[9], blocks[5]
-    noise = torch.randn(size, generator=generator).to(device)
+    assert s.seed is not None and s.height is not None and s.width is not None
+    generator = torch.Generator().manual_seed(s.seed)
+    size = (model.vae.post_quant_conv.in_channels, s.height // model.vae.factor, s.width // model.vae.factor)
+    noise = torch.randn((1, *size), generator=generator).to(device)
     frames = []
 
     def to_picture(tensor: torch.Tensor) -> Image.Image:
@@ -249,7 +289,9 @@ def draw_one(blocks, model, s: Settings, size: tuple[int, ...], generator, image
     if not torch.isfinite(tensor).all():
         dtype = str(model.unet.conv_in.weight.dtype).removeprefix("torch.")
         advice = "a block or a weight of the file is wrong; try BLOCKS=solutions"
-        if dtype != "float32":
+        if s.mistake:
+            advice = f"MISTAKE={s.mistake} may be the reason"
+        elif dtype != "float32":
             advice = f"numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32"
         raise Refusal(f"The picture of seed {s.seed} came out as nan: {advice}.")
     return to_picture(tensor), frames

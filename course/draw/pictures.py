@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from course.core.options import expanded
 from course.core.writing import whole_file
 
 MAX_PIXELS = 64_000_000  # a larger file is refused before it is unpacked into memory
@@ -29,9 +30,9 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
     Raises:
         ValueError: in one sentence that names the argument, if there is no readable picture.
     """
-    path = Path(path).expanduser()
+    path = expanded(argument, path)
     if not path.is_file():
-        raise ValueError(f"{argument}={path} is not there: it names a picture file.")
+        raise ValueError(f"{argument}={path} is {'not a file' if path.exists() else 'not there'}: it names a picture.")
     size = ""
     try:
         with warnings.catch_warnings():
@@ -71,13 +72,13 @@ def fit(picture: Image.Image, width: int, height: int, method: Image.Resampling 
 
 
 def write_png(path: Path, picture: Image.Image, settings: dict | None = None) -> None:
-    """A PNG that remembers its settings: prompt and seed in plain text entries, all of them as JSON.
+    """A PNG that remembers its settings: prompt, seed and mistake in plain text entries, all of them as JSON.
 
     The entry "parameters" says what other Stable Diffusion programs can read of them.
     """
     info = PngInfo()
     for name, value in (settings or {}).items():
-        if name in ("prompt", "negative", "seed"):
+        if name in ("prompt", "negative", "seed", "mistake") and value is not None:
             info.add_itxt(name, str(value))
     if settings:
         info.add_itxt(SETTINGS, json.dumps(settings, ensure_ascii=False))
@@ -108,6 +109,7 @@ def parameters(settings: dict, size: tuple[int, int]) -> str:
         "Size": f"{settings.get('width') or size[0]}x{settings.get('height') or size[1]}",
         "Model": generic or checkpoint.stem,
         "Denoising strength": strength_of(settings),
+        "Mistake": settings.get("mistake"),
     }
     lines = [str(settings.get("prompt") or "")]
     if settings.get("negative"):
@@ -137,13 +139,13 @@ def read_settings(path: str | Path) -> dict:
     Raises:
         ValueError: in one sentence, if there are none.
     """
-    path = Path(path).expanduser()
+    path = expanded("FROM", path)
     read_picture(path, "FROM")
     with Image.open(path) as picture:
         text = getattr(picture, "text", {}).get(SETTINGS, "")
     try:
         settings = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
         raise ValueError(f"FROM={path} does not say how it was made: only pictures of `make generate` do.")

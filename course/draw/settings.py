@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from course.core.messages import Refusal
-from course.core.options import Options, option
+from course.core.options import Options, option, shortened
 from course.core.stages import STAGES
 from course.core.stubs import constant
+from course.feedback.mistakes import find_mistake, full_name
 
 PROMPT = "a red house on a green hill at night"
 MAX_SIZE = 4096
@@ -48,19 +49,27 @@ class Settings(Options):
         "auto: your finished stages; exercises: only yours; solutions: only the reference",
         choices=("auto", "exercises", "solutions"),
     )
+    mistake: str | None = option(
+        None, "draws with a mistake in one stage, such as stage08/betas-not-squared; docs/mistakes.md shows them"
+    )
     compile: bool = option(False, "compile U-Net and decoder first: minutes and memory that pay off for many pictures")
     init_sha256: str | None = None  # of the files, so that FROM can tell whether they are still the same
     mask_sha256: str | None = None
 
     def check(self) -> None:
-        """A Refusal for settings that do not go together."""
+        """A Refusal for settings that do not go together; the mistake gets its full name."""
         if self.seed is not None and self.seed >= 2**63 - self.count:
             last = f"2^63 - {self.count + 1}"
-            raise Refusal(f"SEED={self.seed} is not possible: choose a whole number from 0 to {last}.")
+            raise Refusal(f"SEED={shortened(self.seed)} is not possible: choose a whole number from 0 to {last}.")
         if self.init is None and self.mask is not None:
             raise Refusal(f"MASK={self.mask} needs INIT, the picture to be repainted.")
         if self.init is None and self.strength is not None:
             raise Refusal(f"STRENGTH={self.strength:g} needs INIT, the picture to start from.")
+        if self.mistake is not None:
+            stage, mistake = find_mistake(self.mistake)
+            self.mistake = full_name(stage, mistake)
+            if self.blocks == "exercises":
+                raise Refusal(f"MISTAKE={self.mistake} is made in the reference: it does not go with BLOCKS=exercises.")
 
 
 @dataclass
@@ -97,8 +106,8 @@ class Order(Settings):
 def check_size(name: str, value: int, multiple: int) -> None:
     """A Refusal unless a model that draws multiples of so many pixels can draw this width or height."""
     if not multiple <= value <= MAX_SIZE or value % multiple:
-        nearest = min(max(round(value / multiple), 1) * multiple, MAX_SIZE)
+        nearest = min(max((value + multiple // 2) // multiple, 1) * multiple, MAX_SIZE)
         raise Refusal(
-            f"{name}={value} is not possible: this model draws multiples of {multiple} up to {MAX_SIZE}; "
+            f"{name}={shortened(value)} is not possible: this model draws multiples of {multiple} up to {MAX_SIZE}; "
             f"the nearest is {nearest}."
         )

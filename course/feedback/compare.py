@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
 
@@ -128,7 +129,16 @@ def difference(actual: Any, expected: Any, tolerance: float) -> str:
         return f"got {describe(actual)}, wanted {describe(expected)}"
     if isinstance(expected, float) and isinstance(actual, (int, float)):
         return "" if abs(actual - expected) <= tolerance * abs(expected) else f"got {actual}, wanted {expected}"
-    return "" if actual == expected else plain_difference(actual, expected)
+    if actual != expected:
+        return plain_difference(actual, expected)
+    return f"the numbers are right, but not whole numbers: got {shortened(repr(actual))}" * floats(actual, expected)
+
+
+def floats(actual: Any, expected: Any) -> bool:
+    """Whether a float stands where an int is wanted: 981.0 == 981, but only the latter is an index."""
+    if isinstance(expected, (list, tuple)):
+        return any(map(floats, actual, expected))
+    return type(expected) is int and isinstance(actual, Real) and not isinstance(actual, Integral)
 
 
 def plain_difference(actual: Any, expected: Any) -> str:

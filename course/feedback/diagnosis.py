@@ -173,7 +173,7 @@ def wrong_version(stage: Stage, mistake: Mistake) -> ModuleType | None:
     module = ModuleType(f"{package}.{stage.module}")
     module.__package__ = package
     try:
-        text = wrong_text(stage.number, mistake)
+        text = module.__source__ = wrong_text(stage.number, mistake)
         exec(compile(text, f"<{stage.module} with {mistake.name}>", "exec", dont_inherit=True), module.__dict__)
     except Exception:
         return None

@@ -3,6 +3,7 @@
 import re
 import textwrap
 import traceback
+import unittest
 from pathlib import Path
 
 import pytest
@@ -17,28 +18,36 @@ from course.feedback.reading import READING
 
 LONGEST_FAILURE = 24  # lines
 WIDTH = 120  # characters of a line
+FEW = 3  # exercises that a test is about; one of more is about the whole stage
 LONGEST_MESSAGE = 8  # lines, of an exception that is not ours
 
 
 def failure_text(item: pytest.Item, path: Path, error: BaseException) -> tuple[str, list[Mistake]]:
     """What a learner needs of a failure: file, exercise, test, and what went wrong; and the mistakes that are named."""
-    numbers = " ".join(f"exercise {number}" for number in exercise_numbers(item))
-    header = "  ".join(filter(None, [short_path(path), numbers, item.name]))
+    numbers = exercise_numbers(item)
+    header = "  ".join(filter(None, [short_path(path), named(numbers), item.name]))
     mistakes = []
     if isinstance(error, StageError | Stuck):
         body = str(error)
     else:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        mistakes = diagnosed(error, exercise_numbers(item))
+        mistakes = diagnosed(error, numbers)
         body = explanation(path, error, mistakes)
-    last = [READING[number] for number in exercise_numbers(item) if number in READING][:1]
+    last = [READING[number] for number in numbers if number in READING][:1] if len(numbers) <= FEW else []
     footer = ["", f"Read on: {last[0]}."] if last else []
     lines = [header, "", *(part for line in body.splitlines() for part in wrapped(line))]
     room = LONGEST_FAILURE - len(footer)
     if len(lines) > room:
         lines = [*lines[: room - 1], "..."]
     return "\n".join([*lines, *footer]), mistakes
+
+
+def named(numbers: list[str]) -> str:
+    """ "exercise 3.2 exercise 3.3", or "exercises 3.1 to 3.6" of a test that is about more than a few."""
+    if len(numbers) > FEW:
+        return f"exercises {numbers[0]} to {numbers[-1]}"
+    return " ".join(f"exercise {number}" for number in numbers)
 
 
 def wrapped(line: str) -> list[str]:
@@ -60,7 +69,7 @@ def explanation(path: Path, error: BaseException, mistakes: list[Mistake]) -> st
         lines = f"{type(error).__name__}: {error}".splitlines()[:LONGEST_MESSAGE]
         if not theirs and "'NoneType'" in str(error):
             lines += ["None came back where a result was expected: is there a return?"]
-    if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
+    if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception | unittest.SkipTest):
         lines = ["A test that the file under test skips has failed.", *lines]
     lines += [""] if shown else []
     for frame in shown[-5:]:

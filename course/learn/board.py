@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from course.core.assemble import StageError, stage_to_do
 from course.core.contract import differences
+from course.core.screen import fancy
 from course.core.stages import Stage, short_path
 from course.core.stubs import exercises, to_do_lines
-from course.core.workspace import fancy
 from course.learn.runner import News
 
 DONE, FAILING, TO_DO, WRITTEN, NOT_LOADED = "done", "failing", "to do", "written", "cannot be loaded"
@@ -136,16 +136,17 @@ def board_line(verdict: Verdict, failing: str = "") -> str:
     """One line: number, name, state, and what the state rests on (of a failing stage: `failing`, if given)."""
     stage, state = verdict.stage, verdict.state
     total = verdict.passed + verdict.failed + verdict.to_do
-    parts = len(exercises(stage))
+    count = len(exercises(stage))
     stopped = f"stopped at {verdict.test}" if verdict.waiting else f"{verdict.failed} of {total} tests fail"
     details = {
         DONE: f"{total} tests pass",
         FAILING: failing or stopped if verdict.loads else NOT_LOADED,
-        TO_DO: "" if verdict.untouched else f"{parts - len(verdict.open)} of {parts} exercises written",
+        TO_DO: "" if verdict.untouched else f"{count - len(verdict.open)} of {count} exercises written",
         WRITTEN: "no test was run",
     }
     arrow = f"-> {short_path(stage.exercise)}"
-    return f"{stage.number:2d} {stage.name:12s} {coloured(state)}  " + "  ".join(filter(None, [details[state], arrow]))
+    parts = filter(None, ["encore" if stage.encore else "", details[state], arrow])
+    return f"{stage.number:2d} {stage.name:12s} {coloured(state)}  " + "  ".join(parts)
 
 
 def failure_text(verdict: Verdict) -> str:

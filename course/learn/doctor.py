@@ -18,8 +18,8 @@ from pathlib import Path
 from course.core import setup
 from course.core.assemble import StageError, stage_to_do
 from course.core.options import NoOptions
+from course.core.screen import fancy, sentence
 from course.core.stages import ROOT, STAGES, exercises_folder, short_path
-from course.core.workspace import fancy
 
 GIB = 2**30
 Finding = tuple[bool, str, str]  # whether it is well, what was looked at, and what to do about it
@@ -30,7 +30,11 @@ def doctor(options: NoOptions) -> int:
     """Prints a line per thing, and what to do below those that are not well. Exit code 1 if there is one."""
     sick = 0
     for look in (python, packages, device, memory, disk, checkpoint, git, learners_files):
-        for well, what, remedy in look():
+        try:
+            findings = list(look())
+        except OSError as error:  # an unreadable file, a disk that is gone
+            findings = [(False, f"{look.__name__}: {sentence(error)}", "")]
+        for well, what, remedy in findings:
             sick += not well
             print(f"{mark(well)}  {what}")
             if remedy:
@@ -135,10 +139,12 @@ def checkpoint() -> Iterator[Finding]:
     if not sums.exists():
         yield False, f"{short_path(folder)}: no SHA256SUMS to compare with", remedy
         return
-    expected = [line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines() if line.strip()]
-    wrong = []
-    for digest, name in expected:
-        path = folder / name.strip().removeprefix("*")
+    expected = [
+        line.split() for line in sums.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+    ]
+    wrong = [f"{short_path(sums)} is not what it was"] if any(len(entry) != 2 for entry in expected) else []
+    for digest, name in [] if wrong else expected:
+        path = folder / name.removeprefix("*")
         if not path.is_file():
             wrong.append(f"{short_path(path)} is missing")
         elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
@@ -176,8 +182,10 @@ def learners_files() -> Iterator[Finding]:
             stage_to_do(stage)
         except StageError as error:
             broken.append(str(error))
+    if not os.access(exercises_folder(), os.W_OK):
+        yield False, f"{short_path(exercises_folder())} cannot be written to", "Nothing that you write there is kept."
     for text in broken:
         first, *rest = text.splitlines()
         yield False, first, "\n      ".join(rest)
     if not broken:
-        yield True, f"{short_path(exercises_folder())}: all ten files can be read", ""
+        yield True, f"{short_path(exercises_folder())}: all files can be read", ""

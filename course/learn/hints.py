@@ -44,7 +44,7 @@ def hint(options: HintOptions) -> int:
         if exercise:
             print(next_hint(candidate, exercise))
             return 0
-    where = short_path(stage.exercise) if stage else "all ten files"
+    where = short_path(stage.exercise) if stage else "all files"
     example = f"{stage.number if stage else 3}.1"
     print(f"Every exercise of {where} is written, and no test of them failed when they were last run.")
     print(f"A hint all the same: make hint EXERCISE={example}")

@@ -148,8 +148,8 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureR
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    error = call.excinfo.value if call.excinfo else None  # before pytest makes one of its own out of unittest.SkipTest
     report: pytest.TestReport = yield
-    error = call.excinfo.value if call.excinfo else None
     path = file_under_test(item)
     if error is None or path is None or not (report.failed or passes_through(path, error)):
         return report

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from course.core.options import OneStage, option
-from course.core.stages import ROOT, STAGES, Stage
+from course.core.stages import ENCORE, PIPELINE, ROOT, STAGES, Stage, others
 from course.core.stubs import exercises
 from course.core.writing import whole_file
 from course.learn import hints
@@ -34,15 +34,16 @@ def test_in_order(result: Path | None) -> int:
     result: where to write what was found; see write_result.
     """
     verdicts = run_tests(STAGES, result)
-    done = sum(verdict.state == DONE for verdict in verdicts)
-    solved = sum(len(verdict.solved) for verdict in verdicts)
-    total = sum(len(exercises(stage)) for stage in STAGES)
-    print(f"{done} of {len(STAGES)} stages and {solved} of {total} exercises are done.")
-    if done == len(STAGES):
+    ten, encore = verdicts[: len(PIPELINE)], verdicts[len(PIPELINE) :]
+    done, more = (sum(verdict.state == DONE for verdict in some) for some in (ten, encore))
+    solved = sum(len(verdict.solved) for verdict in ten)
+    total = sum(len(exercises(stage)) for stage in PIPELINE)
+    print(f"{done} of {len(ten)} stages and {solved} of {total} exercises are done; encore {more}/{len(ENCORE)}.")
+    if done == len(ten):
         print("\nAll ten stages are yours: `make generate` now draws with your code alone.")
-        return 0
     failing = [verdict for verdict in verdicts if verdict.state == FAILING]
-    explain(failing[0] if failing else next(verdict for verdict in verdicts if verdict.state != DONE))
+    if left := failing or [verdict for verdict in verdicts if verdict.state != DONE]:
+        explain(left[0])
     return int(bool(failing))
 
 
@@ -57,13 +58,16 @@ def test_one(stage: Stage, result: Path | None) -> int:
         print(f"\na picture of it: make show STAGE={stage.number}")
     print()
     after = left_after(stage)
-    print("\n".join(next_lines(after) if after else ["All ten stages are written: `make test` tests them together."]))
+    if after is None or after.stage.encore > stage.encore:
+        print(f"All {'ten ' if after else ''}stages are written: `make test` tests them together.")
+    if after is not None:
+        print("\n".join(next_lines(after)))
     return 0
 
 
 def left_after(stage: Stage) -> Verdict | None:
-    """The first stage after a finished one, or else before it, that is known not to be done without testing it."""
-    for other in [*STAGES[stage.number :], *STAGES[: stage.number - 1]]:
+    """The first stage to go on with after a finished one that is known not to be done without testing it."""
+    for other in others(stage):
         verdict = read(other)
         verdict.failing = set(hints.read_state()["failing"].get(str(other.number), []))
         if verdict.open or verdict.failing or verdict.failure is not None:

@@ -20,9 +20,9 @@ import watchfiles
 
 from course.core.assemble import StageError
 from course.core.options import OneStage
-from course.core.stages import ROOT, STAGES, Stage, exercises_folder, short_path
+from course.core.screen import fancy
+from course.core.stages import ROOT, STAGES, Stage, exercises_folder, others, short_path, source_of
 from course.core.stubs import exercises, stub_text
-from course.core.workspace import fancy
 from course.learn import board, hints
 from course.learn.board import DONE, Verdict
 from course.learn.runner import CAN_FORK, News, Runner
@@ -126,7 +126,7 @@ class Watch:
         if self.verdict.untouched or self.verdict.failure is not None:
             self.finish()
             return
-        self.source = stage.exercise.read_text(encoding="utf-8-sig")
+        self.source = source_of(stage.exercise)
         before = self.passed.get(stage.number, {})
         known = [test for test, (numbers, seen) in before.items() if seen == self.seen_by(numbers)]
         self.verdict.passed = len(known) if self.verdict.open else 0
@@ -224,10 +224,8 @@ class Watch:
 
     def go_on(self) -> None:
         """To the next stage that is not known to be done."""
-        number = self.stage.number
-        others = [*STAGES[number:], *STAGES[: number - 1]]
         done = [number for number, verdict in self.verdicts.items() if verdict.state == DONE]
-        left = [stage for stage in others if stage.number not in done]
+        left = [stage for stage in others(self.stage) if stage.number not in done]
         if not left:
             self.line("There is no other stage left to do.")
             return
@@ -323,6 +321,6 @@ def watch_files(events: queue.Queue[Event], stop: threading.Event) -> None:
 def content(stage: Stage) -> bytes | None:
     """What is in the learner's file; None if it is missing."""
     try:
-        return stage.exercise.read_bytes()
+        return stage.exercise.read_bytes() if stage.exercise.is_file() else None
     except OSError:
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
 from course.core.options import OneStage, like, option
-from course.core.stages import ROOT, Stage, short_path
+from course.core.stages import ENCORE, ROOT, Stage, short_path
 from course.draw.blame import explain
 from course.draw.settings import Settings
 
@@ -36,7 +36,8 @@ def show(options: ShowOptions) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     blocks = None
     try:
-        blocks = for_generating(options.blocks, fused=True)
+        encore = [other.number for other in ENCORE if other.number <= stage.number]
+        blocks = for_generating(options.blocks, fused=True, encore=encore)
         draw(blocks, stage, options)
         return 0
     except (Exception, SystemExit, GeneratorExit) as error:

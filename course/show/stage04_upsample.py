@@ -1,37 +1,50 @@
 """Ways to make a picture larger: repeated pixels, smoothed ones, and a transposed convolution's checkerboard."""
 
+import numpy
 import torch
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from course.studio.page import Page, grid_figure, new_figure
+from course.studio.page import Page, enlarge, grid_figure, new_figure
 from course.studio.studio import Studio
 
-CROP = 16  # pixels
+CROP = 10  # pixels
+CELL = 480  # pixels of each enlarged picture
 
 
 @torch.no_grad()
 def upsampling(studio: Studio) -> Page:
     """A crop of a picture and a flat grey one, each enlarged in four ways."""
-    scene = studio.scenes(1, size=128)
-    row, column = int(0.24 * scene.shape[-2]), int(0.36 * scene.shape[-1])
+    scene = studio.scenes(1, size=96)
+    row, column = int(0.27 * scene.shape[-2]), int(0.37 * scene.shape[-1])
     crop = scene[..., row : row + CROP, column : column + CROP]
     flat = torch.zeros_like(crop)
     ways = {
-        "before": lambda x: x,
-        "nearest\n(exercise 4.1)": studio.blocks[4].upsample_nearest,
+        f"before\n{CROP} x {CROP} pixels": lambda x: x,
+        f"nearest (4.1)\n{2 * CROP} x {2 * CROP} pixels": studio.blocks[4].upsample_nearest,
         "nearest, then a\nsmoothing conv (4.2)": smoothed(studio),
         "bilinear": lambda x: nn.functional.interpolate(x, scale_factor=2, mode="bilinear"),
         "transposed conv,\nkernel 3, stride 2": transposed,
     }
-    rows = [[studio.arrays(way(picture))[0] for way in ways.values()] for picture in (crop, flat)]
+    rows = [[with_pixels(studio.arrays(way(picture))[0]) for way in ways.values()] for picture in (crop, flat)]
     return Page(
         "Why repeat pixels and then convolve, and not one transposed convolution?",
-        "A transposed convolution with kernel 3 and stride 2 reaches some pixels once, some twice, some four times: "
-        "flat grey becomes a checkerboard. Repeating pixels treats all places alike, and the convolution behind it "
-        "can learn any smoothing: with a blurring kernel it comes close to bilinear.",
-        grid_figure(rows, ["a crop", "flat grey"], list(ways), cell=480),
+        "Nearest makes four equal pixels of each (lines: their borders). A transposed convolution with kernel 3 and "
+        "stride 2 reaches some pixels once, some twice, some four times: flat grey becomes a checkerboard. Repeating "
+        "pixels treats all places alike, and the convolution behind it can learn any smoothing: with a blurring kernel "
+        "it comes close to bilinear.",
+        grid_figure(rows, ["a crop", "flat grey"], list(ways), cell=CELL),
     )
+
+
+def with_pixels(picture: numpy.ndarray) -> numpy.ndarray:
+    """The picture enlarged, with lines between its pixels."""
+    size = len(picture)
+    large = enlarge(picture, CELL).copy()
+    lines = [i * CELL // size for i in range(1, size)]
+    for side in (large, large.swapaxes(0, 1)):
+        side[lines] = (0.75 * side[lines]).astype(numpy.uint8)
+    return large
 
 
 def smoothed(studio: Studio) -> nn.Module:

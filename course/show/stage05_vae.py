@@ -5,9 +5,10 @@ import math
 import numpy
 import torch
 
-from course.studio.page import Page, colours, grid_figure
+from course.studio.page import Page, colours, difference, grid_figure
 from course.studio.studio import Studio
 
+GAIN = 20  # of the difference between two pictures
 REACH = 3.0  # latents are drawn from -3 to 3
 
 
@@ -61,16 +62,20 @@ def cloud(studio: Studio) -> Page:
     images = studio.scenes(3)
     encoded = vae.encode(images)
     noise = studio.noise(1, len(images))
-    amounts = (0.0, 0.1, 0.2, 0.5, 1.0)
     sample = vae.encode(images, noise)
-    columns = [studio.decode(sample), *(studio.decode(encoded + a * noise) for a in amounts)]
-    names = ["one sample\nof the cloud", *(f"mean + {a:g} noise" if a else "the mean" for a in amounts)]
+    radius = float((sample - encoded).std())
+    mean, one = studio.decode(encoded), studio.decode(sample)
+    times = (10, 30, 100)
+    columns = [mean, one, [difference(a, b, GAIN) for a, b in zip(mean, one)]]
+    columns += [studio.decode(encoded + factor * radius * noise) for factor in times]
+    names = ["the mean", "one sample", f"their difference\n(x{GAIN})"]
+    names += [f"{factor} times as far\n(noise of {factor * radius:.2g})" for factor in times]
     return Page(
         "Why does the encoder describe a cloud and not a point?",
         "Because training decodes samples and not means, latents close to each other must give nearly the same "
-        "picture. A small cloud is enough "
-        f"(a sample lies about {float((sample - encoded).std()):.2f} from the mean): the "
-        "decoder bears more than that, and a small error of the U-Net stays a small error in the picture.",
+        f"picture. The cloud is small: a sample's numbers lie about {radius:.3f} from the mean, where the latents "
+        f"themselves deviate by {float(encoded.std()):.2f}. The decoder bears ten times that, so a small error of the "
+        "U-Net stays a small error in the picture; at a hundred times, the picture goes under.",
         grid_figure(list(zip(*columns)), [], names),
     )
 

@@ -1,11 +1,17 @@
 """The way from noise to picture, and what guidance, a negative prompt and strength do to it."""
 
+from typing import Any
+
+import numpy
 import torch
 
-from course.studio.page import Page, grid_figure
+from course.studio.page import Page, colours, difference, grid, grid_figure, new_figure
 from course.studio.studio import PROMPT, Studio
 
-MOST_STEPS = 10
+MOST_STEPS = 8
+CELL = 128  # pixels of a small picture
+GAIN = 4  # of the difference between two pictures
+REACH = 3.0  # predicted noise is drawn from -3 to 3
 SCALES = (0.0, 1.0, 3.0, 7.5, 15.0)
 STRENGTHS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
@@ -19,13 +25,15 @@ def film(studio: Studio) -> Page:
     for name in samplers:
         _, steps = studio.walk(PROMPT, seed=2, steps=count, sampler=name)
         rows.append(studio.decode(torch.cat([step.original for step in steps])))
+    first = rows[0][-1]
+    rows = [[*row, difference(row[-1], first, GAIN)] for row in rows]
     return Page(
         "How does noise become a picture, and what differs between samplers?",
         f"Each row shows what its sampler takes for the clean picture in each of {count} steps, from the same "
-        "noise: first the layout, then detail. DDIM and Euler are one step written in two ways and differ only in "
-        "their last one; DDPM puts in fresh noise, so its picture comes out differently; DPM-Solver++ also looks at "
-        "where the guess is moving.",
-        grid_figure(rows, samplers, [f"step {i + 1}" for i in range(count)]),
+        "noise: first the layout, then detail; the last column is how far its picture is from the first row's. DDIM "
+        "and Euler are one step written in two ways and differ only in their last one; DDPM puts in fresh noise, so "
+        "its picture comes out differently; DPM-Solver++ also looks at where the guess is moving.",
+        grid_figure(rows, samplers, [*(f"step {i + 1}" for i in range(count)), f"less {samplers[0]}\n(x{GAIN})"]),
     )
 
 
@@ -71,18 +79,48 @@ def strength(studio: Studio) -> Page:
 
 @torch.no_grad()
 def negative(studio: Studio) -> Page:
-    """The same seeds with and without a negative prompt."""
+    """The two predictions in one step and their difference; the same seeds with and without a negative prompt."""
     prompt = "a red house"
     words = ("", "by day", "at sunset", "in a green meadow")
-    columns = [studio.arrays(studio.draw([prompt] * 3, seed=10, negative=text)) for text in words]
-    names = [f"negative: '{text}'" if text else "none" for text in words]
+    columns = [studio.arrays(studio.draw([prompt] * 2, seed=10, negative=text)) for text in words]
+    names = [f"negative: '{text}'" if text else "no negative prompt" for text in words]
+    maps, share = predictions(studio, prompt, words[1])
+    figure = new_figure(height=6.2)
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=[1.55, 4.4])
+    top, bottom = subfigures
+    grid(top.subplots(), [list(maps.values())], [], list(maps), cell=CELL)
+    grid(bottom.subplots(), list(zip(*columns)), ["seed 10", "seed 11"], names, cell=CELL)
     return Page(
         "How can subtraction work in a negative prompt?",
-        f"'{prompt}', three seeds. What is subtracted are two predictions of the noise in the same latents, one for "
-        "each text; their difference is a direction in the latents, away from what the negative prompt would draw. It "
-        "pushes on everything: away from a green meadow, the colour of the house may change as well.",
-        grid_figure(list(zip(*columns)), [], names),
+        f"'{prompt}'. What is subtracted are two predictions of the noise in the same latents, one for each text (top: "
+        f"one channel, blue -{REACH:g}, red {REACH:g}). They are nearly alike: their difference has {share:.0%} of "
+        "their length. It is a direction in the latents, from what the negative prompt would draw to what the prompt "
+        "would, and guidance goes that way. It pushes on everything: away from a green meadow, the house may change "
+        "as well.",
+        figure,
     )
+
+
+def predictions(studio: Studio, prompt: str, negative: str) -> tuple[dict[str, numpy.ndarray], float]:
+    """Pictures of what one step computes, and how long the difference is against the prediction for the prompt."""
+    model, sampler = studio.model, studio.blocks[9]
+    _, steps = studio.walk(prompt, seed=10)
+    before, step = steps[len(steps) // 3 - 1], steps[len(steps) // 3]
+    with_prompt, with_negative = (
+        sampler.predict_noise(model.unet, before.latents, step.timestep, studio.context(text), None, 1.0)
+        for text in (prompt, negative)
+    )
+    apart = with_prompt - with_negative
+    channel = int(apart[0].square().sum((1, 2)).argmax())
+    guided = sampler.classifier_free_guidance(with_negative, with_prompt, studio.opened.config.guidance_scale)
+    guesses = [
+        studio.decode(model.schedule.predict_original(before.latents, noise, step.timestep))[0]
+        for noise in (with_prompt, with_negative, guided)
+    ]
+    noises = [colours(noise[0, channel].cpu(), -REACH, REACH) for noise in (with_prompt, with_negative, GAIN * apart)]
+    names = [f"noise for\n'{prompt}'", f"noise for\n'{negative}'", f"their difference\n(x{GAIN})"]
+    names += [f"guess for\n'{prompt}'", f"guess for\n'{negative}'", "guided guess: away\nfrom the second"]
+    return dict(zip(names, noises + guesses)), float(apart.norm() / with_prompt.norm())
 
 
 PICTURES = (film,)

@@ -9,10 +9,12 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from course.studio.page import Page, grid_figure, new_figure
+from course.studio.page import Page, difference, grid_figure, new_figure
 from course.studio.studio import Studio
 
 PROMPTS = ("a red house in the snow at night", "a white boat on the sea at sunset", "a green tree in the desert by day")
+
+GAIN = 8  # of the difference between two pictures
 
 # The part of a name that makes a group: of their names, of ours.
 GROUPS = {
@@ -141,12 +143,15 @@ def averages(studio: Studio) -> Page:
     change = float((averaged - raw).norm() / averaged.norm())
     rows = [studio.arrays(studio.draw(PROMPTS, seed=20, model=model)) for model in models.values()]
     moved = numpy.abs(numpy.stack(rows[0]).astype(float) - numpy.stack(rows[1])).mean() / 255
+    rows.append([difference(a, b, GAIN) for a, b in zip(*rows)])
     return Page(
         "What is the difference between EMA and raw weights?",
         f"The two differ by {change:.1%} of their length: the raw ones are where training happened to stop, the "
         f"averaged ones the middle of where it had wandered. Pixels differ by {moved:.1%} on average: little, if the "
         "steps of training had become small at its end. Pictures are made with the average.",
-        grid_figure(rows, list(models), [f"'{prompt}'" for prompt in PROMPTS], cell=192, largest=2.4),
+        grid_figure(
+            rows, [*models, f"difference\n(x{GAIN})"], [f"'{prompt}'" for prompt in PROMPTS], cell=192, largest=2.4
+        ),
     )
 
 

@@ -71,6 +71,12 @@ def colours(values, low: float | None = None, high: float | None = None, name: s
     return (matplotlib.colormaps[name](scaled)[..., :3] * 255).astype(numpy.uint8)
 
 
+def difference(a: numpy.ndarray, b: numpy.ndarray, gain: float) -> numpy.ndarray:
+    """How far two RGB pictures are apart, so many times enhanced: black where they are the same, (..., 3), uint8."""
+    apart = gain * numpy.abs(a.astype(float) - b).mean(-1, keepdims=True)
+    return numpy.broadcast_to(apart.clip(0, 255).astype(numpy.uint8), a.shape)
+
+
 def enlarge(picture, size: int, smooth: bool = False) -> numpy.ndarray:
     """An RGB picture at size x size, as squares or smoothly."""
     method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST

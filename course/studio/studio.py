@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from course.core.assemble import Blocks
-from course.core.stages import STAGES, Stage, short_path
+from course.core.stages import Stage, short_path
 from course.draw import checkpoint as ckpt
 
 PROMPT = "a red house in the snow at night"
@@ -130,11 +130,11 @@ def whose(blocks: Blocks, stage: Stage) -> str:
 
 def others(blocks: Blocks, stage: Stage) -> str:
     """Whose files stand for all other stages."""
-    rest = [s for s in STAGES if s != stage]
-    yours = [str(s.number) for s in rest if blocks.origin[s.number] == "exercises"]
+    rest = [number for number in blocks.origin if number != stage.number]
+    yours = [str(number) for number in rest if blocks.origin[number] == "exercises"]
     if len(yours) in (0, len(rest)):
         same = (blocks.origin[stage.number] == "exercises") == bool(yours)
-        return "so are the other nine" if same else f"the other nine are {'yours' if yours else 'the reference'}"
+        return "so are the others" if same else f"the others are {'yours' if yours else 'the reference'}"
     return f"of the others, {', '.join(yours)} {'is' if len(yours) == 1 else 'are'} yours"
 
 

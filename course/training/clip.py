@@ -1,7 +1,7 @@
 """Training of the text encoder, as CLIP's was trained: a picture and its caption shall point the same way.
 
 A small convolutional network turns pictures into vectors, the text encoder turns captions into vectors, and in a batch
-of N of each every caption has to find its picture among the N, and every picture its caption. A batch rarely has two
+every caption has to find its picture, and every picture its caption (stage 11 has the loss). A batch rarely has two
 captions of the same words, so nothing would teach the network which colour belongs to which thing. Hence every caption
 of two things also comes with its colours swapped, as one more that the pictures must not choose. The picture network
 and the projections are needed for training only. With several processes each compares within its own batch.
@@ -12,6 +12,7 @@ Source: Radford et al., 2021, arXiv:2103.00020, section 2.3 and figure 3.
 import math
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from course.scenes.captions import swapped
 from course.training.data import Pictures
 from course.training.loop import load_weights, save_weights
 from course.training.tokenizer import tokenizer_of
+from solutions import stage11_training
 from solutions.stage05_vae import images_to_tensor
 from solutions.stage06_clip import CLIPTextEncoder
 
@@ -53,12 +55,17 @@ class ContrastiveModel(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, tokens: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, length), (batch, 3, 64, 64) -> (batch, width) of length one for both, and the scale of the scores."""
+        """(batch, length), (batch, 3, 64, 64) -> (batch, width) for both, and the scale of the scores."""
         ends = tokens.argmax(dim=1)  # the end mark has the highest id; argmax finds the first one
         vectors = self.text_encoder(tokens)[torch.arange(len(tokens), device=tokens.device), ends]
-        texts = F.normalize(self.text_projection(vectors).float(), dim=-1)
-        pictures = F.normalize(self.picture_encoder(images).float(), dim=-1)
+        texts, pictures = self.text_projection(vectors).float(), self.picture_encoder(images).float()
         return texts, pictures, self.log_scale.exp().clamp(max=MAX_SCALE)
+
+
+@torch.no_grad()
+def cosines(texts: Tensor, pictures: Tensor) -> Tensor:
+    """How well each text agrees with each picture, from -1 to 1: (M, width), (N, width) -> (M, N)."""
+    return F.normalize(texts, dim=-1) @ F.normalize(pictures, dim=-1).T
 
 
 def initialise_text_encoder(encoder: CLIPTextEncoder) -> None:
@@ -89,10 +96,18 @@ class CLIPPart:
     learning_rate = 1e-3
     betas = (0.9, 0.98)
     warmup = 30
+    average = None
 
     def __init__(
-        self, config: CLIPConfig, pictures: Pictures, out: Path, device: torch.device, batch: int | None = None
+        self,
+        config: CLIPConfig,
+        pictures: Pictures,
+        out: Path,
+        device: torch.device,
+        batch: int | None = None,
+        training: ModuleType = stage11_training,
     ):
+        self.training = training
         self.pictures = pictures
         self.device = device
         self.tokenizer = tokenizer_of(out, config)
@@ -117,27 +132,16 @@ class CLIPPart:
         chosen = first + rng.choice(self.pictures.num_trained, size=self.batch, replace=False)
         which = rng.integers(0, len(self.pictures.captions[0]), size=self.batch)
         texts, pictures, scale = model(*self.examples(chosen, which))
-        scores = scale * texts @ pictures.T  # (captions and swapped ones, pictures)
-        found = scores[: len(pictures)]
-        right = torch.arange(len(pictures), device=scores.device)
-        loss = 0.5 * (F.cross_entropy(found, right) + F.cross_entropy(scores.T, right))
-        return loss, {"loss": loss.detach(), "found": (found.argmax(dim=1) == right).float().mean()}
-
-    def after_step(self, step: int) -> None:
-        pass
-
-    def extra_state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        pass
+        found = cosines(texts[: len(pictures)], pictures).argmax(dim=1)
+        right = torch.arange(len(pictures), device=found.device)
+        return self.training.contrastive_loss(texts, pictures, scale), {"found": (found == right).float().mean()}
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
         """How many captions of pictures that were not trained on find theirs among all of these."""
         chosen = np.arange(self.pictures.num_checked)
         texts, pictures, _ = self.model(*self.examples(chosen, np.zeros_like(chosen)))
-        scores = (texts @ pictures.T).cpu()
+        scores = cosines(texts, pictures).cpu()
         found = scores[: len(pictures)].argmax(dim=1) == torch.arange(len(pictures))
         numbers = {"found_of_unseen": float(found.float().mean())}
         with_wrong = [i for i in chosen if swapped(self.pictures.captions[i][0])]

@@ -2,11 +2,16 @@
 
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from course.core.options import Options, option
+from course.core.assemble import Blocks, for_training
+from course.core.options import Options, like, option
+from course.core.stages import short_path
+from course.draw.blame import explain
+from course.draw.settings import Settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not burn the other's time
 
@@ -42,10 +47,14 @@ class TrainOptions(Options):
     learning_rate: float | None = option(None, "at its peak", above=0)
     seed: int = option(0, "of everything that is random")
     threads: int | None = option(None, "of the processor", least=1)
+    blocks: str = like(Settings, "blocks", "auto", "whose stage 11; auto: yours if it is finished")
 
 
-def run(options: TrainOptions) -> None:
-    """Does what the options say."""
+TRAINING = 11  # the stage
+
+
+def run(options: TrainOptions, blocks: Blocks) -> None:
+    """Does what the options say, with stage 11 of the blocks."""
     import torch
     from accelerate.utils import set_seed
 
@@ -73,6 +82,8 @@ def run(options: TrainOptions) -> None:
         return
 
     accelerator = loop.make_accelerator()
+    accelerator.print(whose(blocks))
+    training = blocks[TRAINING]
     use_fused_kernels(attention=accelerator.device.type != "cpu" or accelerator.mixed_precision == "no")
     count = options.pictures or min(MOST_PICTURES, max(64, int(PICTURES_PER_MINUTE * options.minutes)))
     with accelerator.main_process_first():
@@ -83,20 +94,22 @@ def run(options: TrainOptions) -> None:
         set_seed(options.seed)  # of the first weights
         part: loop.Part
         if name == "vae":
-            part = VAEPart(config.vae, pictures, accelerator.device, options.batch)
+            part = VAEPart(config.vae, pictures, accelerator.device, options.batch, training)
         elif name == "decoder":
-            part = DecoderPart(config.vae, pictures, options.out, accelerator.device, options.batch)
+            part = DecoderPart(config.vae, pictures, options.out, accelerator.device, options.batch, training)
         elif name == "clip":
-            part = CLIPPart(config.clip, pictures, options.out, accelerator.device, options.batch)  # pyrefly: ignore
+            part = CLIPPart(  # pyrefly: ignore
+                config.clip, pictures, options.out, accelerator.device, options.batch, training
+            )
         else:
-            part = UNetPart(config, pictures, options.out, accelerator, options.batch)
+            part = UNetPart(config, pictures, options.out, accelerator, options.batch, training)
         if options.continue_ and not (options.out / f"{name}.state.pt").exists():
             part.read(options.out)
         share = SHARES[name] if options.part == "all" else 1.0
         settings = loop.Settings(
             options.out, options.minutes * share, options.steps, options.seed, options.learning_rate
         )
-        loop.train(part, settings, accelerator)
+        loop.train(part, settings, accelerator, training)
     if options.part in ("all", "unet") and accelerator.is_main_process:
         from course.training.export import export
 
@@ -105,17 +118,31 @@ def run(options: TrainOptions) -> None:
 
 def train(options: TrainOptions) -> int:
     """Runs the command; returns its exit code: 0 done, 1 it could not be done, 130 stopped."""
+    import torch
+
     from course.training.loop import Interrupted
 
+    blocks = for_training(options.blocks, TRAINING)
     try:
-        run(options)
+        run(options, blocks)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        if isinstance(error, (ValueError, OSError)) and str(blocks.paths[TRAINING]) not in files:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        if blocks.origin[TRAINING] != "exercises" or isinstance(error, torch.OutOfMemoryError):
+            raise
+        return explain(error, blocks)
     return 0
+
+
+def whose(blocks: Blocks) -> str:
+    """Whose stage 11 decides how the models learn."""
+    owner = "yours" if blocks.origin[TRAINING] == "exercises" else "the reference's"
+    return f"Losses and steps are {owner} ({short_path(blocks.paths[TRAINING])})."

@@ -187,7 +187,7 @@ def retrieval(model, folder: Path, rng: random.Random, size: int, rounds: int = 
     """How often a fresh caption's own picture is the nearest of `among`; None without the picture encoder."""
     from safetensors.torch import load_file
 
-    from course.training.clip import PICTURE_SIZE, ContrastiveModel
+    from course.training.clip import PICTURE_SIZE, ContrastiveModel, cosines
 
     path = folder / "picture_encoder.safetensors"
     if not path.is_file():
@@ -201,7 +201,7 @@ def retrieval(model, folder: Path, rng: random.Random, size: int, rounds: int = 
         images = to_tensor([np.asarray(draw_scene(scene, rng, size)) for scene in scenes])
         tokens = model.tokenizer([caption(scene, rng) for scene in scenes])
         texts, pictures, _ = companion(tokens, F.interpolate(images, (PICTURE_SIZE, PICTURE_SIZE), mode="area"))
-        found += int(((texts @ pictures.T).argmax(dim=1) == torch.arange(among)).sum())
+        found += int((cosines(texts, pictures).argmax(dim=1) == torch.arange(among)).sum())
     return found / (rounds * among)
 
 

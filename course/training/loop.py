@@ -15,7 +15,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -28,6 +30,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from course.core.writing import whole_file
+from solutions import stage11_training
+
+AVERAGE = "average."  # before the names of averaged weights in a saved state
+EMA_GAMMA = 16.0  # the weights after step s count in proportion to about s ** EMA_GAMMA: mostly the last tenth
 
 
 class Interrupted(Exception):
@@ -61,16 +67,12 @@ class Part(Protocol):
     betas: tuple[float, float]
     warmup: int  # steps
 
+    @property
+    def average(self) -> nn.Module | None:
+        """A copy of the model that is to follow it as the average of its weights; None: none is kept."""
+
     def loss(self, model: nn.Module, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a fresh batch, and numbers to show. `progress` goes from 0 to 1 over the training."""
-
-    def after_step(self, step: int) -> None:
-        """Called after each step of the optimiser (to average weights, for example)."""
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """Tensors to save besides model and optimiser."""
-
-    def load_extra_state(self, state: dict[str, Tensor]) -> None: ...
+        """The loss of a fresh batch, and more numbers to show. `progress` goes from 0 to 1 over the training."""
 
     def write(self, out: Path) -> None:
         """Writes the weights, for the parts that come after and for export."""
@@ -200,12 +202,17 @@ def same_everywhere(accelerator: Accelerator, progress: float, stop: bool) -> tu
     return progress, bool(stop)
 
 
-def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
-    """Trains one part within its budget, going on from its last save if there is one."""
+def train(part: Part, settings: Settings, accelerator: Accelerator, training: ModuleType = stage11_training) -> None:
+    """Trains one part within its budget, going on from its last save if there is one.
+
+    training: stage 11, whose steps are taken.
+    """
     state_file = settings.out / f"{part.name}.state.pt"
     log_file = settings.out / f"{part.name}.log.jsonl"
     peak = settings.learning_rate or part.learning_rate
     part.model.to(accelerator.device)
+    if part.average is not None:
+        part.average.to(accelerator.device)
     decayed = [p for p in part.model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in part.model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
@@ -219,7 +226,8 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
         except RuntimeError:
             raise ValueError(f"{state_file} belongs to a model of another size: choose another --out") from None
         optimizer.load_state_dict(state["optimizer"])
-        part.load_extra_state(state["extra"])
+        if part.average is not None:
+            part.average.load_state_dict({name.removeprefix(AVERAGE): w for name, w in state["extra"].items()})
         step, elapsed = state["step"], state["elapsed"]
     clock = Clock(settings, elapsed, step)
     if clock.progress >= 1.0:
@@ -231,8 +239,14 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
 
     first_step, last_save = step, time.monotonic()
     model, optimizer = accelerator.prepare(part.model, optimizer)
-    parameters = decayed + others
-    shown: dict[str, float] = {}
+    numbers: dict[str, Tensor] = {"loss": torch.zeros(())}  # of the latest step
+    shown: dict[str, float] = {}  # smoothed
+
+    def loss_of(model: nn.Module, progress: float, generator: torch.Generator) -> Tensor:
+        with accelerator.autocast():
+            loss, others = part.loss(model, progress, generator)
+        numbers.update(others)
+        return loss
 
     def save() -> None:
         if not accelerator.is_main_process:
@@ -240,7 +254,7 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
         state = {
             "model": part.model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "extra": part.extra_state(),
+            "extra": {AVERAGE + name: w for name, w in part.average.state_dict().items()} if part.average else {},
             "step": clock.step,
             "elapsed": clock.elapsed,
         }
@@ -272,15 +286,16 @@ def train(part: Part, settings: Settings, accelerator: Accelerator) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = peak * learning_rate_factor(step, progress, part.warmup)
             generator = step_generator(settings.seed, part.name, accelerator.process_index, step)
-            with accelerator.autocast():
-                loss, numbers = part.loss(model, progress, generator)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
             step += 1
+            loss = training.training_step(
+                model,
+                optimizer,
+                partial(loss_of, progress=progress, generator=generator),
+                average=part.average,
+                decay=training.ema_decay(step, power=1.0, gamma=EMA_GAMMA, max_decay=1.0),
+            )
+            numbers["loss"] = loss
             clock.step = step
-            part.after_step(step)
 
             if step % 10 == 1 or accelerator.device.type == "cpu":  # reading a number makes a GPU wait
                 smooth = 0.98 if step - first_step > 100 else 0.9

@@ -1,19 +1,14 @@
-"""Training of the U-Net: to see the noise in noisy latents, with the caption's help.
+"""Training of the U-Net: to see the noise in noisy latents, with the caption's help. Stage 11 says how.
 
 The pictures are encoded once; what is kept are the means and variances of their latents, so that every visit draws
-fresh latents. The text encoder is frozen. One caption in ten is replaced by the empty prompt, so that the network also
-learns what pictures look like in general: guidance needs both.
-
-Sources: Ho et al., 2020, arXiv:2006.11239, equation 14 (predict the noise); Hang et al., "Efficient Diffusion Training
-via Min-SNR Weighting Strategy", 2023, arXiv:2303.09556, section 3.4 (loss weights); Ho and Salimans, "Classifier-Free
-Diffusion Guidance", 2022, arXiv:2207.12598, algorithm 1 (dropped captions); Karras et al., "Analyzing and Improving the
-Training Dynamics of Diffusion Models", 2024, arXiv:2312.02696, section 3.1 (the averaging of weights).
+fresh latents. The text encoder is frozen.
 """
 
 import copy
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -32,14 +27,12 @@ from course.training.data import Pictures
 from course.training.loop import load_weights, memory_format, save_weights
 from course.training.tokenizer import tokenizer_of
 from course.training.vae import load_vae, scaling_factor
+from solutions import stage11_training
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
 from solutions.stage07_unet import UNet
 from solutions.stage08_scheduler import NoiseSchedule
 from solutions.stage09_sampler import Sampling, StableDiffusion, text_to_image
 
-CAPTION_DROPOUT = 0.1
-MAX_SNR = 5.0
-EMA_POWER = 16.0  # weights of step s count in proportion to s ** EMA_POWER: mostly the last tenth of the training
 SHEET_PROMPTS = (
     "a red house in a green meadow at night",
     "a blue castle on a snowy hill by day",
@@ -97,18 +90,6 @@ def is_current(path: Path, digest: str, count: int) -> bool:
         return file.metadata().get("vae") == digest and file.get_slice("moments").get_shape()[0] >= count
 
 
-def min_snr_weights(alphas_cumprod: Tensor) -> Tensor:
-    """min(SNR, 5) / SNR at each timestep: timesteps with so little noise that nobody sees it count less."""
-    snr = alphas_cumprod / (1.0 - alphas_cumprod)
-    return snr.clamp(max=MAX_SNR) / snr
-
-
-def stratified_timesteps(batch: int, count: int, generator: torch.Generator) -> Tensor:
-    """One random timestep out of each of `batch` equal ranges, so that each batch sees all noise levels: (batch,)."""
-    spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    return (spread * count).long().clamp(max=count - 1)
-
-
 class UNetPart:
     """The U-Net in training."""
 
@@ -118,8 +99,15 @@ class UNetPart:
     warmup = 100
 
     def __init__(
-        self, config: ModelConfig, pictures: Pictures, out: Path, accelerator: Accelerator, batch: int | None = None
+        self,
+        config: ModelConfig,
+        pictures: Pictures,
+        out: Path,
+        accelerator: Accelerator,
+        batch: int | None = None,
+        training: ModuleType = stage11_training,
     ):
+        self.training = training
         self.config = config
         self.pictures = pictures
         self.device = accelerator.device
@@ -132,20 +120,18 @@ class UNetPart:
         self.tokenizer = tokenizer_of(out, config.clip)
         self.tokenizer.bpe = lru_cache(maxsize=None)(self.tokenizer.bpe)
         self.schedule = NoiseSchedule()
-        self.weights = min_snr_weights(self.schedule.alphas_cumprod).float()
         unet = UNet(config.unet)
         initialise_unet(unet)
         self.model = unet.to(memory_format=memory_format(self.device))
         self.average = copy.deepcopy(unet).eval().requires_grad_(False)
-        self.num_averaged = 0
 
-    def noisy_examples(self, chosen: Tensor, timesteps: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Noisy latents of these pictures, and the noise in them: twice (batch, channels, H / 8, W / 8)."""
+    def latents_and_noise(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents of these pictures, and noise for them: twice (batch, channels, H / 8, W / 8)."""
         moments = self.moments[chosen].float()
         shape = (len(chosen), moments.shape[1] // 2, *moments.shape[2:])
         latents = sample_latents(moments, torch.randn(shape, generator=generator)) * self.vae.scaling_factor
         noise = torch.randn(shape, generator=generator)
-        return self.schedule.add_noise(latents, noise, timesteps).to(self.device), noise.to(self.device)
+        return latents.to(self.device), noise.to(self.device)
 
     def contexts(self, captions: list[str]) -> Tensor:
         """(batch, 77, width)."""
@@ -157,42 +143,23 @@ class UNetPart:
         batch, pictures = self.batch, self.pictures
         chosen = pictures.num_checked + torch.randint(pictures.num_trained, (batch,), generator=generator)
         which = torch.randint(len(pictures.captions[0]), (batch,), generator=generator).tolist()
-        dropped = (torch.rand(batch, generator=generator) < CAPTION_DROPOUT).tolist()
-        captions = ["" if drop else pictures.captions[i][k] for i, k, drop in zip(chosen.tolist(), which, dropped)]
-        timesteps = stratified_timesteps(batch, self.schedule.num_train_timesteps, generator)
-        noisy, noise = self.noisy_examples(chosen, timesteps, generator)
-        predicted = model(noisy, timesteps.to(self.device), self.contexts(captions)).float()
-        errors = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))  # (batch,)
-        loss = (self.weights[timesteps].to(self.device) * errors).mean()
-        return loss, {"loss": loss.detach(), "mse": errors.detach().mean()}
-
-    @property
-    def ema_decay(self) -> float:
-        return (1.0 - 1.0 / max(self.num_averaged, 1)) ** (EMA_POWER + 1.0)
-
-    @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        """Moves the average towards the new weights: average = decay * average + (1 - decay) * weights."""
-        self.num_averaged = step
-        if next(self.average.parameters()).device != self.device:
-            self.average.to(self.device)
-        torch._foreach_lerp_(
-            list(self.average.parameters()), [p.detach() for p in self.model.parameters()], 1.0 - self.ema_decay
-        )
-
-    def extra_state(self) -> dict[str, Tensor]:
-        return {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-
-    def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        self.average.load_state_dict({name.removeprefix("average."): tensor for name, tensor in state.items()})
+        captions = [pictures.captions[i][k] for i, k in zip(chosen.tolist(), which)]
+        captions = self.training.drop_captions(captions, torch.rand(batch, generator=generator))
+        uniform = torch.rand(batch, generator=generator)
+        timesteps = self.training.spread_timesteps(uniform, self.schedule.num_train_timesteps)
+        latents, noise = self.latents_and_noise(chosen, generator)
+        context = self.contexts(captions)
+        return self.training.noise_loss(model, self.schedule, latents, noise, timesteps, context), {}
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
         """Plain squared error of both sets of weights on pictures not trained on, at evenly spread timesteps."""
         count = self.pictures.num_checked
         generator = torch.Generator().manual_seed(0)
-        timesteps = stratified_timesteps(count, self.schedule.num_train_timesteps, generator)
-        noisy, noise = self.noisy_examples(torch.arange(count), timesteps, generator)
+        uniform = torch.rand(count, generator=generator)
+        timesteps = stage11_training.spread_timesteps(uniform, self.schedule.num_train_timesteps)
+        latents, noise = self.latents_and_noise(torch.arange(count), generator)
+        noisy = self.schedule.add_noise(latents, noise, timesteps)
         context = self.contexts([self.pictures.captions[i][0] for i in range(count)])
         models = {"mse_of_unseen": self.model, "mse_of_unseen_ema": self.average.to(self.device)}
         return {

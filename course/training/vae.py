@@ -1,21 +1,16 @@
 """Training of the VAE: pictures in, the same pictures out, through latents of an eighth of the width and height.
 
-The loss asks for the right colours (L1 and L2), for the right edges (L1 between the gradients, which is what keeps
-outlines crisp), for the right shapes (L1 at a quarter of the size), and with a light hand for latents that look like
-standard normal noise (the KL divergence). Afterwards the decoder alone is trained further: latents stay what they are,
-so that this can be done, or done again, at any time, even when a U-Net has been trained on them.
-
-Sources: Kingma and Welling, 2013, arXiv:1312.6114, appendix B (the KL term); Rombach et al., 2022, arXiv:2112.10752,
-appendix G (a KL weight far below 1, latents rescaled afterwards). There is no adversarial loss here: flat drawings have
-no texture to invent.
+Stage 11 has the loss. There is no adversarial one: flat drawings have no texture to invent. Afterwards the decoder
+alone is trained further: latents stay what they are, so that this can be done, or done again, at any time, even when a
+U-Net has been trained on them.
 """
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -23,9 +18,9 @@ from course.core.config import VAEConfig
 from course.core.writing import whole_file
 from course.training.data import Pictures
 from course.training.loop import load_weights, memory_format, save_weights
+from solutions import stage11_training
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
 
-KL_WEIGHT = 5e-4
 CROP = 64  # pixels; the VAE is convolutional, so crops teach nearly the same for a quarter of the price
 
 
@@ -41,28 +36,6 @@ class Autoencoder(nn.Module):
         moments = self.vae.quant_conv(self.vae.encoder(images))
         latents = sample_latents(moments, noise)
         return self.vae.decoder(self.vae.post_quant_conv(latents)), moments
-
-
-def gradient_l1(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference between the horizontal and vertical pixel-to-pixel changes of a and b."""
-    difference = a - b
-    horizontal = (difference[..., :, 1:] - difference[..., :, :-1]).abs().mean()
-    vertical = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean()
-    return horizontal + vertical
-
-
-def kl_divergence(moments: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)), averaged over all latents: (mean^2 + var - 1 - logvar) / 2."""
-    mean, logvar = moments.float().chunk(2, dim=1)
-    logvar = logvar.clamp(-30.0, 20.0)
-    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
-
-
-def reconstruction_loss(outputs: Tensor, images: Tensor, l2_weight: float = 1.0) -> Tensor:
-    """L1 + weighted L2 + gradient L1 + half an L1 at a quarter of the size."""
-    fine = F.l1_loss(outputs, images) + gradient_l1(outputs, images)
-    coarse = F.l1_loss(F.avg_pool2d(outputs, 4), F.avg_pool2d(images, 4))
-    return fine + 0.5 * coarse + l2_weight * F.mse_loss(outputs, images)
 
 
 def detailed_crop(image: np.ndarray, rng: np.random.Generator, candidates: int = 3) -> np.ndarray:
@@ -83,10 +56,19 @@ class VAEPart:
     learning_rate = 1.5e-3
     betas = (0.9, 0.99)
     warmup = 100
+    average = None
     crop_share = 0.6  # of the training; the rest sees whole pictures
     l2_weight = 4.0
 
-    def __init__(self, config: VAEConfig, pictures: Pictures, device: torch.device, batch: int | None = None):
+    def __init__(
+        self,
+        config: VAEConfig,
+        pictures: Pictures,
+        device: torch.device,
+        batch: int | None = None,
+        training: ModuleType = stage11_training,
+    ):
+        self.training = training
         self.config = config
         self.pictures = pictures
         self.device = device
@@ -112,18 +94,9 @@ class VAEPart:
         noise = torch.randn(batch, self.config.latent_channels, height // factor, width // factor, generator=generator)
         images, noise = images.to(self.device), noise.to(self.device)
         outputs, moments = model(images, noise)
-        reconstruction = reconstruction_loss(outputs.float(), images, self.l2_weight)
-        kl = kl_divergence(moments)
-        return reconstruction + KL_WEIGHT * kl, {"loss": reconstruction.detach(), "kl": kl.detach()}
-
-    def after_step(self, step: int) -> None:
-        pass
-
-    def extra_state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        pass
+        moments = moments.float()
+        loss = self.training.vae_loss(outputs.float(), images, moments, self.l2_weight)
+        return loss, {"kl": stage11_training.kl_divergence(moments.detach()).mean()}
 
     def checked_pictures(self, count: int) -> Tensor:
         """Pictures that are not trained on: (count, 3, size, size) in [-1, 1]."""
@@ -173,9 +146,15 @@ class DecoderPart(VAEPart):
     crop_share = 0.5
 
     def __init__(
-        self, config: VAEConfig, pictures: Pictures, out: Path, device: torch.device, batch: int | None = None
+        self,
+        config: VAEConfig,
+        pictures: Pictures,
+        out: Path,
+        device: torch.device,
+        batch: int | None = None,
+        training: ModuleType = stage11_training,
     ):
-        super().__init__(config, pictures, device, batch)
+        super().__init__(config, pictures, device, batch, training)
         vae = self.model.vae
         vae.load_state_dict(load_weights(out / "vae.safetensors", made_by="vae"))
         vae.encoder.requires_grad_(False)

@@ -13,7 +13,7 @@ import pytest
 
 from course.cli import main
 from course.core import assemble, workspace
-from course.core.stages import ROOT, STAGES, Stage, find_stage
+from course.core.stages import ENCORE, PIPELINE, ROOT, STAGES, Stage, find_stage
 from course.core.stubs import exercises, stub_text, todo
 from course.learn import board, hints, testing
 
@@ -95,7 +95,7 @@ WANTED = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A learner's folder of its own, with ten stubs."""
+    """A learner's folder of its own, with all stubs."""
     monkeypatch.setenv("COURSE_EXERCISES", str(tmp_path / "exercises"))
     monkeypatch.delenv("STAGE", raising=False)
     assert workspace.write_stubs() == []
@@ -127,7 +127,7 @@ def test_a_stage_has_several_names(text):
     assert find_stage(text).module == "stage03_attention"
 
 
-@pytest.mark.parametrize("text", ["0", "11", "", "attend", "3.5", "-1"])
+@pytest.mark.parametrize("text", ["0", "99", "", "attend", "3.5", "-1"])
 def test_an_unknown_stage_gets_the_list(text):
     with pytest.raises(ValueError, match=r"choose one of 1 group_norm, 2 residual, .* 10 key_remapper"):
         find_stage(text)
@@ -297,6 +297,7 @@ def test_stages_find_the_stages_that_they_were_assembled_with():
 def test_all_stages_load(folder):
     assert len(assemble.for_generating("solutions").load().origin) == 10
     assert set(assemble.for_generating("solutions", fused=True).load().origin.values()) == {"solutions"}
+    assert len(assemble.for_testing(11, "solutions").load().origin) == len(STAGES)
     with pytest.raises(AttributeError):
         _ = assemble.for_generating("solutions").stage11_more
 
@@ -313,21 +314,25 @@ def test_fused_kernels_replace_the_reference_only(folder):
     assert blocks[5].silu is blocks[2].silu
 
 
-@pytest.mark.parametrize("upto", range(11))
+@pytest.mark.parametrize("upto", range(len(STAGES) + 1))
 def test_staircase(folder, upto):
     """With 1..k solved: those are the learner's, the rest is to do, and every test sees one learner's file at most."""
     solve(upto)
+    rest = len(STAGES) - upto
     verdicts = [board.read(stage) for stage in STAGES]
-    assert [v.state for v in verdicts] == [board.WRITTEN] * upto + [board.TO_DO] * (10 - upto)
-    assert [v.untouched for v in verdicts] == [False] * upto + [True] * (10 - upto)
+    assert [v.state for v in verdicts] == [board.WRITTEN] * upto + [board.TO_DO] * rest
+    assert [v.untouched for v in verdicts] == [False] * upto + [True] * rest
+    everything = assemble.for_generating("auto", encore=[stage.number for stage in ENCORE]).load()
+    assert list(everything.origin.values()) == ["exercises"] * upto + ["solutions"] * rest
     generating = assemble.for_generating("auto").load()
-    assert list(generating.origin.values()) == ["exercises"] * upto + ["solutions"] * (10 - upto)
+    assert generating.origin == {stage.number: everything.origin[stage.number] for stage in PIPELINE}
     for stage in STAGES:
         blocks = assemble.for_testing(stage.number)
         theirs = [number for number, origin in blocks.origin.items() if origin == "exercises"]
         assert theirs == [stage.number] and blocks[stage.number].__file__ == str(stage.exercise)
     if upto < 10:
-        with pytest.raises(assemble.StageError, match=rf"{10 - upto} are to do, from exercise {upto + 1}\.1 on"):
+        message = rf"needs all ten stages, and {10 - upto} are to do, from exercise {upto + 1}\.1 on"
+        with pytest.raises(assemble.StageError, match=message):
             assemble.for_generating("exercises")
     else:
         assert set(assemble.for_generating("exercises").load().origin.values()) == {"exercises"}
@@ -337,11 +342,13 @@ def test_staircase(folder, upto):
 @pytest.mark.limit(900)
 def test_staircase_for_real(folder):
     """As a stage's tests see no other file of the learner's, one run with all of them solved stands for every k."""
-    solve(10)
+    solve(len(STAGES))
     result = course("test")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert [line[16:20] for line in result.stdout.splitlines()[:10]] == ["done"] * 10
-    assert "10 of 10 stages and 47 of 47 exercises are done." in result.stdout
+    assert [line[16:20] for line in result.stdout.splitlines()[: len(STAGES)]] == ["done"] * len(STAGES)
+    encore = f"encore {len(ENCORE)}/{len(ENCORE)}"
+    assert f"10 of 10 stages and 47 of 47 exercises are done; {encore}." in result.stdout
+    assert result.stdout.endswith("All ten stages are yours: `make generate` now draws with your code alone.\n")
 
 
 # --- what the learner sees -------------------------------------------------------------------------------------------
@@ -372,8 +379,10 @@ def test_a_fresh_clone_is_all_to_do(folder):
     assert result.returncode == 0 and result.stderr == ""
     assert result.stdout.startswith(f" 1 group_norm   to do    -> {folder / 'stage01_group_norm.py'}\n")
     assert "\n10 key_remapper to do    ->" in result.stdout
-    assert "0 of 10 stages and 0 of 47 exercises are done.\n\nnext: exercise 1.1: " in result.stdout
-    assert "make test STAGE=1" in result.stdout and len(result.stdout.splitlines()) == 15
+    assert "\n11 training     to do    encore  ->" in result.stdout
+    encore = f"encore 0/{len(ENCORE)}"
+    assert f"0 of 10 stages and 0 of 47 exercises are done; {encore}.\n\nnext: exercise 1.1: " in result.stdout
+    assert "make test STAGE=1" in result.stdout and len(result.stdout.splitlines()) == len(STAGES) + 5
     assert course("test", "--stage", "attention").returncode == 1
 
 
@@ -389,12 +398,12 @@ def test_a_done_stage_then_a_failing_one(folder):
     start_stage_2("x * torch.sigmoid(x) + 1")
     result = course("test")
     assert (result.returncode, result.stderr) == (1, ""), result.stdout
-    done, failing, *later, count = result.stdout.splitlines()[:11]
-    failure = result.stdout.splitlines()[11:]
+    done, failing, *later, count = result.stdout.splitlines()[: len(STAGES) + 1]
+    failure = result.stdout.splitlines()[len(STAGES) + 1 :]
     assert done.startswith(" 1 group_norm   done     ") and done.endswith(str(folder / "stage01_group_norm.py"))
     assert failing.startswith(" 2 residual     failing  ") and failing.endswith(str(folder / "stage02_residual.py"))
-    assert len(later) == 8 and all(" to do    -> " in line for line in later)
-    assert count == "1 of 10 stages and 2 of 47 exercises are done."
+    assert len(later) == len(STAGES) - 2 and all(" to do    " in line and "-> " in line for line in later)
+    assert count == f"1 of 10 stages and 2 of 47 exercises are done; encore 0/{len(ENCORE)}."
     assert failure[1].startswith(f"{folder / 'stage02_residual.py'}  exercise 2.1  test_")
     assert "printed:" in failure and "    seen" in failure and failure[-1].startswith("again: make test STAGE=2 ")
     assert sum("  exercise 2.1  test_" in line for line in failure) == 1 and len(failure) < 40
@@ -407,6 +416,10 @@ def test_what_comes_after_a_finished_stage(folder):
     solve(2)
     assert "next: exercise 3.1: " in after(2)
     solve(10)
+    assert "next: exercise 11.1: " in after(2) and "next: exercise 11.1: " in after(10)
+    STAGES[4].exercise.write_text(workspace.stub(STAGES[4]))
+    assert "next: exercise 5.1: " in after(10) and "next: exercise 5.1: " in after(len(STAGES))
+    solve(len(STAGES))
     assert testing.left_after(STAGES[2]) is None and testing.left_after(STAGES[9]) is None
     hints.note_failing(STAGES[4], ["5.2", "5.3"])  # written, but wrong
     for number in (3, 4, 6, 10):
@@ -460,6 +473,72 @@ def test_solution_and_reset_keep_the_learners_file(folder, capsys):
     shown = capsys.readouterr().out
     assert shown.count("Your version is kept as ") == 3 and str(backups(folder)[0]) in shown
     assert main(["reset", "--stage", "3"]) == 0 and len(backups(folder)) == 3
+
+
+IN_THE_WAY = {
+    "a folder": lambda path: path.mkdir(),
+    "a folder that is not empty": lambda path: (path.mkdir(), (path / "notes").write_text("mine")),
+    "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a pipe": lambda path: os.mkfifo(path),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are neither pipes nor, as a rule, links")
+@pytest.mark.parametrize("put", IN_THE_WAY.values(), ids=IN_THE_WAY)
+@pytest.mark.limit(20)
+def test_something_else_in_the_place_of_an_exercise(folder, put, capsys):
+    stage = STAGES[2]
+    stage.exercise.unlink()
+    put(stage.exercise)
+    before = stage.exercise.lstat().st_ino
+    for command in ("hint", "solution", "test"):
+        main([command, "--stage=3"])
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err and str(stage.exercise) in shown.out + shown.err
+    assert main(["generate", "--steps=1", "--out=x.png"]) == 1
+    assert "stage03_attention.py" in capsys.readouterr().err
+    assert main(["stubs", "--check"]) == 1
+    assert main(["reset", "--stage=3"]) == 0
+    assert stage.exercise.read_text() == workspace.stub(stage)
+    (backup,) = [path for path in folder.iterdir() if path.name.endswith(".bak.py")]
+    assert backup.lstat().st_ino == before, "what was there is not kept"
+    assert f"kept as {backup}" in capsys.readouterr().out
+
+
+def test_a_link_in_the_place_of_an_exercise_is_not_written_through(folder, tmp_path):
+    stage, elsewhere = STAGES[2], tmp_path / "elsewhere.py"
+    elsewhere.write_text("# mine\n")
+    stage.exercise.unlink()
+    stage.exercise.symlink_to(elsewhere)
+    assert main(["reset", "--stage=3"]) == 0 and elsewhere.read_text() == "# mine\n"
+    assert stage.exercise.read_text() == workspace.stub(stage) and backups(folder)[0].read_text() == "# mine\n"
+
+
+def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
+    stage = STAGES[2]
+    stage.exercise.write_text("# my work\n")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["reset", "--stage=3"]) == 2
+    assert stage.exercise.read_text() == "# my work\n"
+    assert [path for path in folder.iterdir() if path.suffix != ".py" or ".bak" in path.name] == []
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and shown.endswith(" cannot be written: No space left on device.\n")
+
+
+@pytest.mark.parametrize("text", ["x = " + "-" * 100_000 + "1", "x = " + "(" * 300, "x = 1\0", "x = '\\ud800" + "\0'"])
+def test_python_that_cannot_be_compiled(folder, text, capsys):
+    STAGES[2].exercise.write_text(text)
+    for command in ("test", "hint"):
+        assert main([command, "--stage=3"]) == 1
+        shown = capsys.readouterr()
+        assert "stage03_attention.py" in shown.out and "Traceback" not in shown.err
+    assert main(["generate", "--steps=1", "--out=x.png"]) == 1
+    assert "stage03_attention.py" in capsys.readouterr().err
 
 
 def test_solution_is_shown_beside_the_learners_file(folder, capsys):

@@ -14,7 +14,8 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from course.core.assemble import Blocks, for_generating
 from course.draw.speed import speed_up
-from tests.stages.small_pipeline import MERGES, SAMPLERS, TINY, vocabulary
+from solutions.stage09_sampler import SAMPLERS
+from tests.stages.small_model import MERGES, TINY, vocabulary
 
 pytestmark = pytest.mark.limit(60)
 

@@ -54,6 +54,23 @@ def test_without_the_list_of_hashes_a_model_is_not_known(folder):
     assert sick() == [f"{doctor.short_path(folder)}: no SHA256SUMS to compare with"]
 
 
+@pytest.mark.parametrize("content", [b"one", b"a b c", b"\xff\xfe"])
+def test_a_list_of_hashes_that_is_none(folder, content):
+    (folder / "SHA256SUMS").write_bytes(content)
+    assert sick()[0].endswith("SHA256SUMS is not what it was")
+
+
+def test_the_doctor_looks_on_after_something_that_cannot_be_read(folder, monkeypatch, capsys):
+    (folder / "SHA256SUMS").unlink()
+    (folder / "SHA256SUMS").mkdir()
+    monkeypatch.setenv("COURSE_EXERCISES", str(folder / "nowhere"))
+    assert cli.main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any("checkpoint: " in line and "SHA256SUMS: Is a directory." in line for line in lines)
+    assert any("nowhere cannot be written to" in line for line in lines)
+    assert lines[-1].endswith(" to look at.")
+
+
 def test_without_torch_a_command_sends_to_the_doctor(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
     for command in ("test", "watch", "generate", "show", "check"):

@@ -138,6 +138,59 @@ def test_a_picture_with_settings_that_make_no_sense(draw, name, value):
     assert not Path("out.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("scale", 10**400, "SCALE=1000"), ("steps", 10**400, "STEPS=1000"), ("seed", 10**400, "SEED=1000"),
+        ("width", 10**400, "WIDTH=1000"), ("height", -(10**400), "HEIGHT=-1000"), ("count", 10**400, "COUNT=1000"),
+        ("strength", 10**400, "STRENGTH=1000"), ("prompt", "red " * 10_000, "PROMPT has 40,000 characters"),
+        ("negative", "x" * 10_001, "NEGATIVE has 10,001"), ("checkpoint", "y" * 20_000, "CHECKPOINT has 20,000"),
+        ("init", "~nobody-of-this-name/a.png", "INIT=~nobody"), ("tokenizer", "~nobody-of-this-name", "TOKENIZER=~"),
+        ("checkpoint", "~nobody-of-this-name/a", "CHECKPOINT=~"), ("init", "a\0b", r"INIT=a\x00b is not there"),
+        ("device", "\x1b[31m", r"DEVICE=\x1b[31m"), ("checkpoint", "\x1b[31m", r"\x1b[31m is not there"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_picture_with_settings_that_go_too_far(capsys, monkeypatch, tmp_path, name, value, words):
+    monkeypatch.chdir(tmp_path)
+    info = PngInfo()
+    values = {field: value for field, value in dataclasses.asdict(Settings()).items() if value is not None}
+    info.add_itxt(pictures.SETTINGS, json.dumps(values | {name: value}))
+    Image.new("RGB", (8, 8)).save("odd.png", pnginfo=info)
+    assert cli.main(["generate", "--from=odd.png", "--out=out.png"]) == 2
+    errors = capsys.readouterr().err
+    assert words in errors and len(errors) < 300 and errors.count("\n") == 1 and "\x1b" not in errors
+    assert not Path("out.png").exists()
+
+
+def test_settings_that_are_nested_deeply(draw):
+    info = PngInfo()
+    info.add_itxt(pictures.SETTINGS, "[" * 100_000)
+    Image.new("RGB", (8, 8)).save("odd.png", pnginfo=info)
+    refusal(draw("--from=odd.png"), "FROM=odd.png does not say how it was made")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("flag", ["--init", "--from"])
+def test_what_is_no_file_is_not_waited_for(draw, flag):
+    os.mkfifo("pipe.png")
+    Path("folder.png").mkdir()
+    for name in ("pipe.png", "folder.png", "/dev/null"):
+        refusal(draw(f"{flag}={name}"), f"{flag[2:].upper()}={name} is not a file: it names a picture.")
+
+
+def test_an_ending_is_no_name(draw, no_drawing):
+    refusal(draw("--out=.png"), "OUT=.png is an ending and no name")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_not_replaced(draw, no_drawing):
+    os.mkfifo("pipe.png")
+    code, _, errors = draw("--out=pipe.png")
+    assert code == 2 and errors == "pipe.png cannot be written: it is a pipe or a device."
+    assert stat.S_ISFIFO(os.stat("pipe.png").st_mode)
+
+
 def test_it_writes_a_picture_and_says_where(draw):
     code, output, _ = draw("--prompt=a blue cat")
     assert code == 0
@@ -298,6 +351,12 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path):
         (["--dtype=int8"], ["DTYPE=int8", "float16"]),
         (["--blocks=mine"], ["BLOCKS=mine"]),
         (["--ema=perhaps"], ["EMA=perhaps"]),
+        (["--mistake=stage08/beta-not-square"], ["beta-not-square", "did you mean stage08/betas-not-squared"]),
+        (["--mistake=stage99/no-scale"], ["MISTAKE='stage99/no-scale'", "no stage"]),
+        (["--mistake=stage11/not-clipped"], ["MISTAKE='stage11/not-clipped'", "no picture is drawn with"]),
+        (["--mistake=layer-norm-eps"], ["MISTAKE=layer-norm-eps", "stage03/layer-norm-eps or stage06/layer-norm-eps"]),
+        (["--mistake=\x1b[31m"], ["MISTAKE='\\x1b[31m'"]),
+        (["--mistake=8/linear-betas", "--blocks=exercises"], ["MISTAKE=stage08/linear-betas", "BLOCKS=exercises"]),
         (["--checkpoint=there-is-none.safetensors"], ["there-is-none.safetensors"]),
         (["--tokenizer=nowhere"], ["vocab.json", "TOKENIZER"]),
         (["--from=there-is-none.png"], ["FROM=there-is-none.png"]),
@@ -377,6 +436,11 @@ def test_too_long_a_prompt_is_cut_with_a_note(draw):
     words = " ".join(["house"] * 75 + ["waterfall"])
     code, output, _ = draw(f"--prompt={words}")
     assert code == 0 and "PROMPT" in output and "waterfall" in output and "75" in output
+
+
+def test_the_note_about_a_long_prompt_is_short(draw):
+    code, output, _ = draw(f"--prompt={'house ' * 1600}")
+    assert code == 0 and "PROMPT has 1600 tokens" in output and " and more\n" in output and len(output) < 1000
 
 
 def test_nan_is_named(draw, monkeypatch):
@@ -751,14 +815,50 @@ def mine(tmp_path, monkeypatch):
     def write(number: int, old: str, new: str) -> Path:
         stage = STAGES[number - 1]
         text = stage.solution.read_text(encoding="utf-8")
-        assert text.count(old) == 1
-        stage.exercise.write_text(text.replace(old, new), encoding="utf-8")
+        assert not old or text.count(old) == 1
+        stage.exercise.write_text(text.replace(old, new) if old else text, encoding="utf-8")
         return stage.exercise
 
     return write
 
 
-HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions draws without it."
+@pytest.mark.parametrize(
+    ("asked", "full"),
+    [
+        ("stage01/one-group", "stage01/one-group"),  # torch's kernels must not take its place
+        ("scheduler/betas-not-squared", "stage08/betas-not-squared"),
+        ("no-scale", "stage03/no-scale"),
+    ],
+)
+def test_drawing_with_a_mistake(draw, mine, asked, full):
+    number = int(full[5:7])
+    paths = [mine(stage, "", "") for stage in (number, 2)]
+    before = [path.read_bytes() for path in paths]
+    draw("--blocks=auto", "--out=right.png")
+    code, shown, _ = draw("--blocks=auto", f"--mistake={asked}", "--out=wrong.png")
+    assert code == 0 and (pixels("right.png") != pixels("wrong.png")).any()
+    assert "1/10 blocks are yours: 2 residual" in shown
+    assert f"Stage {number} {STAGES[number - 1].name} is the reference with a mistake in it, {full}:" in shown
+    with Image.open("wrong.png") as picture:
+        assert picture.text["mistake"] == full and f"Mistake: {full}" in picture.text["parameters"]
+    assert pictures.read_settings("wrong.png")["mistake"] == full
+    code, shown, _ = draw("--blocks=auto", "--from=wrong.png", "--out=again.png")
+    assert code == 0 and full in shown and (pixels("wrong.png") == pixels("again.png")).all()
+    assert [path.read_bytes() for path in paths] == before
+    with Image.open("right.png") as picture:
+        assert "mistake" not in picture.text
+
+
+@pytest.mark.parametrize("name", ["stage02/conv1-without-padding", "stage10/feed-forward-not-renamed"])
+def test_a_mistake_that_draws_nothing_is_named(draw, mine, name):
+    mine(1, "", "")
+    code, _, errors = draw("--blocks=auto", f"--mistake={name}")
+    assert code == 2 and not Path("out.png").exists()
+    assert errors.splitlines()[-1] == f"MISTAKE={name} may be the reason."
+    assert "One of your blocks" not in errors and "Traceback" not in errors
+
+
+HANDED_OVER = "One of your blocks hands over something wrong: `make test` finds it; BLOCKS=solutions does without it."
 
 
 @pytest.mark.parametrize(
@@ -842,6 +942,7 @@ options = st.fixed_dictionaries(
         "ema": st.sampled_from(["0", "1", "2"]),
         "dtype": st.sampled_from(["auto", "float32", "float16", "bfloat16", "float8"]),
         "film": st.sampled_from(["0", "1", "maybe"]),
+        "mistake": st.sampled_from(["stage05/pictures-in-zero-to-one", "8/linear-betas", "8/", "none"]),
     },
 )
 

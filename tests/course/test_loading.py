@@ -14,7 +14,8 @@ from course.core.config import tiny_config
 from course.core.stages import ROOT
 from course.training.export import assemble, write_untrained
 from tests.stages import compvis
-from tests.stages.small_pipeline import SMALL, TINY
+from tests.stages.small_model import TINY
+from tests.stages.small_pipeline import SMALL
 
 pytestmark = pytest.mark.limit(120)
 

@@ -2,12 +2,13 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from course.core.stages import STAGES, find_stage
 from course.feedback import diagnosis
-from course.feedback.compare import check, rand
+from course.feedback.compare import check, difference, rand
 from course.feedback.mistakes import changed, mistakes_of, wrong_text
 from tools import mutation
 from tools.mutants import good_enough, judge, table
@@ -85,6 +86,12 @@ def test_something_else_is_not_named():
     module = version(1, "one-group")
     module.group_norm = lambda x, *args: x * 1.2345
     assert message(module, lambda m: m.group_norm(x, 3), x).startswith("the call: the values differ")
+
+
+def test_a_float_is_no_whole_number():
+    assert difference([981, np.int64(1)], [981, 1], 0.0) == "" == difference((1.5, 2), (1.5, 2), 0.0)
+    for got in ([981.0, 1.0], [981, 1.0], np.array([981.0, 1.0]).tolist()):
+        assert "not whole numbers: got [981" in difference(got, [981, 1], 0.0)
 
 
 def test_right_results_are_not_diagnosed(monkeypatch):

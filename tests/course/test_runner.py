@@ -125,11 +125,12 @@ def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
     write(3, "    d = query.shape[-1]\n", "    import os; os.kill(os.getpid(), 9)\n")
     write(4, "    return x.repeat", "    import pytest; pytest.skip('no time')\n    return x.repeat")
     write(5, "    return mean + std", "    import pytest; pytest.xfail('no luck')\n    return mean + std")
+    write(6, "    return x * torch.sigmoid", "    import unittest; raise unittest.SkipTest('later')\n    torch.sigmoid")
     later = "import os, threading\nthreading.Timer(0.1, os._exit, [0]).start()\n"
     write(8, "import torch\n", f"import torch\n{later}")
     code, shown, result = run(environment, tmp_path)
     stages = {stage["number"]: stage for stage in result["stages"]}
-    assert code == 1 and [stages[number]["state"] for number in (1, 2, 3, 4, 5, 8)] == ["failing"] * 6
+    assert code == 1 and [stages[number]["state"] for number in (1, 2, 3, 4, 5, 6, 8)] == ["failing"] * 7
     assert "0 of 10 stages" in shown
     failures = {number: stage["failure"] for number, stage in stages.items() if stage["failure"]}
     messages = {number: " ".join(failure["message"].split()) for number, failure in failures.items()}
@@ -138,7 +139,7 @@ def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
     assert "stage02_residual.py exercise 2.1 test_" in messages[2] and "process (exit code 0)." in messages[2]
     assert "The test ended its process (SIGKILL)." in messages[3]
     assert "exercise 3.1 test_" in messages[3] and stages[3]["exercises"][0]["state"] == "failing"
-    for number, reason in ((4, "Skipped: no time"), (5, "no luck")):
+    for number, reason in ((4, "Skipped: no time"), (5, "no luck"), (6, "SkipTest: later")):
         assert reason in messages[number] and "A test that the file under test skips has failed." in messages[number]
     assert "ended its process" in messages[8] or "The process of the tests ended" in messages[8]
 

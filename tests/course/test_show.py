@@ -163,7 +163,7 @@ def test_a_file_that_is_not_python_is_named(run):
     ("flags", "words"),
     [
         ([], "Which stage?"),
-        (["--stage=11"], "There is no stage '11'"),
+        (["--stage=99"], "There is no stage '99'"),
         (["--stage=1", "--out=picture.jpg"], "does not end in .png"),
         (["--stage=1", "--all=maybe"], "ALL=maybe"),
         (["--stage=1", "--steps=0"], "STEPS=0"),

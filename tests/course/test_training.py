@@ -1,28 +1,34 @@
 """Tests of the training: data, tokenizer, losses, the loop's promises, and the exported file."""
 
+import copy
 import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from course.core.assemble import StageError
 from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig, tiny_config
 from course.core.messages import Refusal
-from course.core.stages import ROOT
+from course.core.stages import ROOT, STAGES
+from course.core.workspace import write_stubs
 from course.core.writing import whole_file
 from course.scenes.examples import draw_example
 from course.training import clip, command, export, loop, unet, unpack, vae
 from course.training.data import load_pictures
 from course.training.tokenizer import train_tokenizer, write_tokenizer
+from solutions import stage11_training
 from solutions.stage05_vae import VAE
 from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
 from solutions.stage07_unet import UNet
@@ -127,36 +133,6 @@ def test_transformers_reads_the_same_ids(tokenizer_parts, tmp_path):
 # ---- losses
 
 
-def test_kl_divergence_against_torch():
-    moments = torch.randn(2, 8, 3, 3, dtype=torch.float64)
-    mean, logvar = moments.chunk(2, dim=1)
-    ours = vae.kl_divergence(moments)
-    normal = torch.distributions.Normal(mean, torch.exp(0.5 * logvar))
-    theirs = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).mean()
-    assert float(ours) == pytest.approx(float(theirs), abs=1e-6)
-
-
-def test_reconstruction_loss_sees_colour_and_edges():
-    picture = torch.rand(1, 3, 16, 16)
-    assert float(vae.reconstruction_loss(picture, picture)) == 0.0
-    brighter = picture + 0.5
-    assert float(vae.reconstruction_loss(brighter, picture)) == pytest.approx(0.5 + 0.25 + 0.25, abs=1e-5)
-    assert float(vae.gradient_l1(brighter, picture)) == pytest.approx(0.0, abs=1e-5)
-    step = torch.zeros(1, 1, 4, 4)
-    step[..., 2:] = 1.0  # one vertical edge: one of three horizontal differences is 1, no vertical one is
-    assert float(vae.gradient_l1(step, torch.zeros_like(step))) == pytest.approx(1 / 3)
-
-
-def test_min_snr_weights():
-    abar = torch.tensor([0.5, 0.9, 0.99], dtype=torch.float64)  # signal-to-noise ratios 1, 9, 99
-    assert unet.min_snr_weights(abar).tolist() == pytest.approx([1.0, 5 / 9, 5 / 99])
-
-
-def test_timesteps_are_spread_over_all_noise_levels():
-    timesteps = unet.stratified_timesteps(10, 1000, torch.Generator().manual_seed(0))
-    assert [t // 100 for t in timesteps.tolist()] == list(range(10))
-
-
 def test_swapped_captions_are_scored_beside_the_right_ones(pictures, tmp_path):
     part = clip.CLIPPart(tiny_config().clip, pictures, tmp_path, torch.device("cpu"), batch=4)
     captions = ["a red car and a blue boat", "a red car at sea", "a pink cat next to a white fish", "a red car"]
@@ -178,18 +154,31 @@ def test_short_token_rows_give_the_same_vector(tokenizer_parts):
     assert torch.allclose(encoder(tokens)[:, :10], encoder(short), atol=1e-12)
 
 
-def test_average_of_the_weights_is_the_weighted_mean_of_all_steps():
-    part = unet.UNetPart.__new__(unet.UNetPart)
-    part.device = torch.device("cpu")
-    part.model, part.average = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+def test_average_of_the_weights_is_the_weighted_mean_of_all_steps(tmp_path):
+    """Of a toy whose weights are 3, 1, 4, 1, 5 after its steps."""
     values = [3.0, 1.0, 4.0, 1.0, 5.0]
-    for step, value in enumerate(values, start=1):
-        torch.nn.init.constant_(part.model.weight, value)
-        part.after_step(step)
+
+    class Averaged(ToyPart):
+        def __init__(self):
+            super().__init__()
+            self.average = copy.deepcopy(self.model).requires_grad_(False)
+
+    def set_weight(model, optimizer, loss_of, average, decay):
+        loss = loss_of(model).detach()
+        torch.nn.init.constant_(model.weight, values.pop(0))
+        stage11_training.update_average(average, model, decay)
+        return loss
+
+    part = Averaged()
     shares = [math.prod((1 - 1 / s) ** 17 for s in range(step + 1, 6)) for step in range(1, 6)]
     shares = [share * (1 - (1 - 1 / step) ** 17) for step, share in enumerate(shares, start=1)]
+    wanted = sum(share * value for share, value in zip(shares, values))
     assert sum(shares) == pytest.approx(1.0)
-    assert float(part.average.weight.detach()) == pytest.approx(sum(s * v for s, v in zip(shares, values)), rel=1e-5)
+    stage = SimpleNamespace(ema_decay=stage11_training.ema_decay, training_step=set_weight)
+    loop.train(part, loop.Settings(tmp_path, steps=5), loop.make_accelerator(), stage)
+    assert torch.allclose(part.average.weight, torch.full((3, 3), wanted), rtol=1e-5)
+    saved = loop.load_state(tmp_path / "toy.state.pt")["extra"]
+    assert torch.equal(saved["average.weight"], part.average.weight)
 
 
 # ---- the loop
@@ -212,6 +201,7 @@ class ToyPart:
     """The smallest thing that can be trained."""
 
     name, learning_rate, betas, warmup = "toy", 0.1, (0.9, 0.99), 2
+    average = None
 
     def __init__(self, seconds: float = 0.0):
         self.model = Wobble()
@@ -220,16 +210,7 @@ class ToyPart:
     def loss(self, model, progress, generator):
         time.sleep(self.seconds)
         loss = model(torch.randn(3, 3, generator=generator)).square().mean()
-        return loss, {"loss": loss.detach()}
-
-    def after_step(self, step):
-        pass
-
-    def extra_state(self):
-        return {}
-
-    def load_extra_state(self, state):
-        pass
+        return loss, {}
 
     def write(self, out):
         loop.save_weights(out / "toy.safetensors", self.model.state_dict())
@@ -255,9 +236,13 @@ def test_equal_seeds_give_equal_weights(tmp_path):
 
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
     class Stopped(ToyPart):
-        def after_step(self, step):
-            if step == 4:
+        steps = 0
+
+        def loss(self, model, progress, generator):
+            self.steps += 1
+            if self.steps == 4:
                 os.kill(os.getpid(), signal.SIGTERM)
+            return super().loss(model, progress, generator)
 
     whole = train_toy(tmp_path / "whole", steps=9)
     with pytest.raises(loop.Interrupted, match=r"after step 4.*goes on"):
@@ -500,6 +485,70 @@ def test_part_and_minutes_from_the_environment(monkeypatch):
     options = command.TrainOptions.parse([], "train", "")
     assert options.part == "clip" and options.minutes == 2.5
     assert command.TrainOptions.parse(["--part", "vae"], "train", "").part == "vae"
+
+
+# ---- whose stage 11
+
+
+@pytest.fixture
+def learner(tmp_path, monkeypatch):
+    """A learner's folder with stubs; the path of their stage 11."""
+    monkeypatch.setenv("COURSE_EXERCISES", str(tmp_path / "exercises"))
+    write_stubs()
+    return STAGES[10].exercise
+
+
+def train_part(part, folder, *options, steps=20):
+    flags = f"--part {part} --steps {steps} --pictures 12 --batch 4 --threads 1 --out {folder}".split()
+    return run_train(*flags, *options)
+
+
+@pytest.mark.limit(200)
+def test_the_learners_stage_trains_the_same_weights_bit_for_bit(learner, pictures, tmp_path, capsys):
+    """20 steps of each part, with the reference and with the solution as the learner's file."""
+    prepared = tmp_path / "prepared"
+    source = next(path for path in pictures.images.filename.parents if path.name.startswith("pictures-"))
+    shutil.copytree(source, prepared / source.name)
+    weights = {}
+    for who in ("reference", "learner"):
+        folder = shutil.copytree(prepared, tmp_path / who)
+        if who == "learner":
+            shutil.copyfile(STAGES[10].solution, learner)
+        for part, steps in {"vae": 20, "clip": 20, "unet": 20}.items():
+            assert train_part(part, folder, steps=steps) == 0
+        shown = capsys.readouterr().out
+        owner = f"yours ({learner})" if who == "learner" else "the reference's (solutions/stage11_training.py)"
+        assert shown.count(f"Losses and steps are {owner}.") == 3
+        weights[who] = {path.name: load_file(path) for path in folder.glob("*.safetensors") if path.stem != "latents"}
+    assert {"vae.safetensors", "clip.safetensors", "unet_ema.safetensors"} <= set(weights["learner"])
+    for name, tensors in weights["reference"].items():
+        for key, tensor in tensors.items():
+            assert torch.equal(tensor, weights["learner"][name][key]), (name, key)
+
+
+def test_an_unfinished_stage_does_not_train(learner, pictures, tmp_path, capsys):
+    assert train_part("vae", tmp_path / "run", steps=1) == 0
+    assert "Losses and steps are the reference's" in capsys.readouterr().out
+    with pytest.raises(StageError, match=r"needs stage11_training, and 1 are to do, from exercise 11\.1 on"):
+        train_part("vae", tmp_path / "run", "--blocks", "exercises")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("error = outputs - images", "error = outputs - pictures", "NameError"),
+        ("error = outputs - images", "error, _, _ = outputs - images", "ValueError"),
+        ("    return loss.detach()", "    return None", "TypeError"),
+    ],
+)
+def test_a_mistake_of_the_learner_is_named_with_its_file(learner, tmp_path, capsys, old, new, says):
+    text = STAGES[10].solution.read_text(encoding="utf-8")
+    assert text.count(f"    {old.strip()}\n") >= 1
+    learner.write_text(text[::-1].replace(old[::-1], new[::-1], 1)[::-1], encoding="utf-8")
+    assert train_part("vae", tmp_path / "run", steps=1) == 1
+    shown = capsys.readouterr().err
+    assert says in shown and "Traceback" not in shown and "BLOCKS=solutions does without it" in shown
+    assert "stage11_training.py:" in shown or "make test" in shown
 
 
 @pytest.mark.slow

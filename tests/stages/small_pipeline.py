@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import string
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -23,24 +22,17 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from course.core.assemble import Blocks
-from course.core.config import ModelConfig, UNetConfig, VAEConfig
+from course.core.config import ModelConfig
 from course.feedback import renaming
 from course.feedback.compare import rand
 from tests.stages import reference
+from tests.stages.small_model import MERGES, NEGATIVE_PROMPTS, PROMPTS, TINY, vocabulary
 
 # Stable Diffusion's four levels, small.
 SMALL = ModelConfig(
     unet=reference.SMALL_UNET,
     vae=reference.SMALL_VAE,
     clip=dataclasses.replace(reference.SMALL_CLIP, width=reference.SMALL_UNET.context_channels),
-)
-# As few layers as a pipeline can have.
-TINY = ModelConfig(
-    unet=UNetConfig(
-        channels=(8, 12), attention=(True, False), blocks_per_level=1, num_heads=2, context_channels=12, num_groups=4
-    ),
-    vae=VAEConfig(channels=(4, 8), blocks_per_level=1, num_groups=2),
-    clip=dataclasses.replace(reference.SMALL_CLIP, width=12, hidden_width=20, num_layers=1, num_heads=2),
 )
 
 SCHEDULE = {
@@ -58,17 +50,6 @@ PIPELINES = {
     "text": StableDiffusionPipeline, "image": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline,
 }
 FUNCTIONS = {"text": "text_to_image", "image": "image_to_image", "inpaint": "inpaint"}  # ours
-
-MERGES = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("o", "n</w>"), ("r", "e")]
-PROMPTS = ["a red cat on a mat", "dog", "the dog on the road by the old tree"]
-NEGATIVE_PROMPTS = ["dog", "", "ugly"]
-
-
-def vocabulary() -> dict[str, int]:
-    """Small letters within and at the end of a word, six merges and the two marks: 60 tokens."""
-    tokens = [*string.ascii_lowercase, *(letter + "</w>" for letter in string.ascii_lowercase)]
-    tokens += ["".join(pair) for pair in MERGES] + ["<|startoftext|>", "<|endoftext|>"]
-    return {token: i for i, token in enumerate(tokens)}
 
 
 def tokenizer() -> CLIPTokenizer:

@@ -7,6 +7,7 @@ from hypothesis.strategies import integers
 
 from course.feedback.compare import check, evaluated, rand, randomised
 from tests.stages.blocks import check_block, check_function, make_block
+from tests.stages.drawing import check_drawing, each_drawing
 
 functional = pytest.mark.exercise("1.1")
 layer = pytest.mark.exercise("1.2")
@@ -154,3 +155,12 @@ def test_layer_values_and_gradients(stage, eps):
         x=rand(2, 6, 5, 7, scale=0.01, shift=0.5), tolerance=1e-9,
         hint="the layer passes num_groups, weight, bias and eps on to group_norm.",
     )
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("1.1", "1.2")
+@each_drawing("text to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

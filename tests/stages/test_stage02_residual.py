@@ -10,6 +10,7 @@ from hypothesis.strategies import integers, none
 from course.feedback.compare import check, rand
 from tests.stages.blocks import check_function, without
 from tests.stages.counterparts import check_counterpart, check_dtype, check_parameters, counterpart
+from tests.stages.drawing import check_drawing, each_drawing
 
 activation = pytest.mark.exercise("2.1")
 block = pytest.mark.exercise("2.2")
@@ -206,3 +207,12 @@ def test_any_shape(stage, batch, groups, a, b, time_channels, height, width, see
         x=x, time_embedding=None if time_channels is None else rand(batch, time_channels, seed=seed),
         tolerance=1e-9,  # small pictures can be nearly flat, which magnifies rounding
     )
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("2.1", "2.2")
+@each_drawing("text to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

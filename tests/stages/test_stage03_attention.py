@@ -11,6 +11,7 @@ from course.feedback.compare import TOLERANCE, check, rand
 from course.feedback.renaming import our_weights
 from tests.stages.blocks import check_function, make_block, without
 from tests.stages.counterparts import check_counterpart, check_dtype, check_parameters, counterpart, rules_of
+from tests.stages.drawing import check_drawing, each_drawing
 
 sdpa = pytest.mark.exercise("3.1")
 multi_head = pytest.mark.exercise("3.2")
@@ -569,3 +570,12 @@ def test_the_dtype_stays(stage, text, shapes, dtype):
 @each_block
 def test_gradients(stage, text, shapes):
     check_counterpart(stage, text, gradients=True, **tensors(shapes), hint=CUT)
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("3.1", "3.2", "3.3", "3.4", "3.5", "3.6")
+@each_drawing("text to image", "image to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

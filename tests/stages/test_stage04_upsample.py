@@ -10,6 +10,7 @@ from hypothesis.strategies import booleans, integers
 from course.feedback.compare import check, rand
 from tests.stages.blocks import check_function, make_block
 from tests.stages.counterparts import check_counterpart, check_dtype, check_parameters, counterpart
+from tests.stages.drawing import check_drawing, each_drawing
 
 nearest = pytest.mark.exercise("4.1")
 up = pytest.mark.exercise("4.2")
@@ -229,3 +230,12 @@ def test_any_shape(stage, batch, channels, height, width, asymmetric, seed):
     x = rand(batch, channels, 2 * height, 2 * width, seed=seed)
     for text in (f"Upsample({channels})", f"Downsample({channels}, asymmetric={asymmetric})"):
         check_counterpart(stage, text, counterpart(text, seed), about=f"with x of shape {tuple(x.shape)}", x=x)
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("4.1", "4.2", "4.3")
+@each_drawing("text to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

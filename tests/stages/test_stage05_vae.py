@@ -17,6 +17,7 @@ from course.feedback.compare import check, give_weights, name_of, rand, results_
 from course.feedback.divergence import VAE_PARTS
 from tests.stages import reference
 from tests.stages.blocks import check_block, divergence, make_block, text_of
+from tests.stages.drawing import check_drawing, each_drawing
 
 encoder = pytest.mark.exercise("5.1")
 decoder = pytest.mark.exercise("5.2")
@@ -454,3 +455,12 @@ def test_there_and_back(stage, batch, height, width, seed):
         stage, "tensor_to_images(images_to_tensor(images))", images,
         f"tensor_to_images(images_to_tensor(images)) with images of shape {tuple(images.shape)}", images=images,
     )
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("5.1", "5.2", "5.3", "5.4", "5.5")
+@each_drawing("text to image", "image to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

@@ -23,6 +23,7 @@ from course.feedback.compare import TOLERANCE, check, name_of, rand, shortened
 from course.feedback.divergence import CLIP_PARTS, first_divergence
 from tests.stages import reference
 from tests.stages.blocks import check_block, make_block
+from tests.stages.drawing import check_drawing, each_drawing
 
 bpe = pytest.mark.exercise("6.1")
 tokenize = pytest.mark.exercise("6.2")
@@ -227,6 +228,15 @@ def test_long_texts_are_not_cut_here(stage):
     text, call = "a red house on a green hill " * 30, "len(Tokenizer(vocab, merges).tokenize(text))"
     hint = "__call__ cuts; tokenize gives all tokens."
     check(stage, call, len(their_ids(text)), f"{call} with 210 words", hint=hint, text=text, **learned())
+
+
+@tokenize
+@pytest.mark.parametrize("call", ["len({})", "list({}[1:])"], ids=["len", "cut"])
+def test_ids_are_a_sequence(stage, call):
+    text, run = "a red house", call.format("Tokenizer(vocab, merges).tokenize(text)")
+    hint = "return a list: `make generate` counts the ids, and cuts them."
+    wanted = len(their_ids(text)) if "len" in call else their_ids(text)[1:]
+    check(stage, run, wanted, hint=hint, text=text, **learned())
 
 
 @tokenize
@@ -580,3 +590,12 @@ def test_any_tokens(stage, batch, length, seed):
     tokens = tokens_of(SMALL, batch, length, seed)
     about = f"with tokens of shape {tuple(tokens.shape)}"
     check_encoder(stage, SMALL, tokens, about=about, explain=explain_encoder(SMALL, tokens))
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("6.1", "6.2", "6.3", "6.4", "6.5", "6.6")
+@each_drawing("text to image", "image to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

@@ -16,6 +16,7 @@ from course.feedback.compare import check, name_of, rand, results_and_gradients
 from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
 from tests.stages.blocks import check_block, divergence, make_block, text_of
+from tests.stages.drawing import check_drawing, each_drawing
 
 waves = pytest.mark.exercise("7.1")
 down = pytest.mark.exercise("7.2")
@@ -475,3 +476,12 @@ def test_unet_gradients(stage):
 def test_any_size(stage, batch, height, width, seed):
     given = inputs_of(MIXED, batch, seed, height, width)
     check_unet(stage, MIXED, given, about=f"latents of shape {tuple(given['latents'].shape)}")
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("7.1", "7.2", "7.3", "7.4")
+@each_drawing("text to image", "image to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course.feedback.compare import TOLERANCE, check, evaluated, name_of, rand
+from tests.stages.drawing import check_drawing, each_drawing
 
 betas = pytest.mark.exercise("8.1")
 products = pytest.mark.exercise("8.2")
@@ -249,6 +250,17 @@ def test_timesteps(stage, arguments, wanted, length, hint):
     check_call(
         stage, f"list(schedule.inference_timesteps({arguments}))", list(wanted),
         "" if length == 1000 else f"with schedule = NoiseSchedule({length})", betas=BETAS[:length], hint=hint,
+    )
+
+
+@timesteps
+@pytest.mark.parametrize(
+    ("call", "wanted"), [("len({})", 50), ("list({}[47:])", [41, 21, 1]), ("{}[-1]", 1)], ids=["len", "cut", "last"]
+)
+def test_timesteps_are_a_sequence(stage, call, wanted):
+    check_call(
+        stage, call.format("schedule.inference_timesteps(50)"), wanted,
+        hint="return a list: stage 9 counts the timesteps, leaves out the first ones, and looks the next one up.",
     )
 
 
@@ -523,3 +535,12 @@ def test_any_single_step(stage, stepper, more, t, data, seed):
         stage, f"{stepper}(schedule, latents, predicted_noise, {t}, {t_next}{more})", wanted,
         latents=latents, predicted_noise=noise,
     )
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("8.1", "8.2", "8.3", "8.4", "8.5", "8.6", "8.7", "8.8", "8.9")
+@each_drawing()
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

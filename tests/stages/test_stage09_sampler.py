@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from course.feedback.compare import check, evaluated, rand
-from tests.stages.small_pipeline import SAMPLERS, TINY, Picture, abar, our_parts, seeded, walk_of_diffusers
+from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.small_model import TINY
+from tests.stages.small_pipeline import SAMPLERS, Picture, abar, our_parts, seeded, walk_of_diffusers
 
 guidance = pytest.mark.exercise("9.1")
 prediction = pytest.mark.exercise("9.2")
@@ -667,3 +669,12 @@ def test_picture_of_diffusers(stage, parts, picture):
         stage, lambda m: picture.ours(m, parts), picture.theirs(), f"{picture} beside diffusers' pipeline",
         tolerance=1e-5,  # float32 rounding over four steps makes 1e-6
     )
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("9.1", "9.2", "9.3", "9.4", "9.5", "9.6")
+@each_drawing()
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

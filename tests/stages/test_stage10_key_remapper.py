@@ -16,7 +16,9 @@ from course.core.config import UNetConfig, VAEConfig
 from course.feedback.compare import check, rand
 from tests.stages import compvis
 from tests.stages.compvis import PREFIXES
-from tests.stages.small_pipeline import SMALL, TINY, Picture, our_parts, pipeline
+from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.small_model import TINY
+from tests.stages.small_pipeline import SMALL, Picture, our_parts, pipeline
 
 averages = pytest.mark.exercise("10.1")
 autoencoder = pytest.mark.exercise("10.2")
@@ -459,3 +461,12 @@ def test_averages_of_the_file_predict_the_noise_of_diffusers(stage, blocks, file
         stage, run, noise, "the noise predicted with averages, beside diffusers' from_single_file(extract_ema=True)",
         tolerance=1e-5,  # float32
     )
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exercise("10.1", "10.2", "10.3", "10.4")
+@each_drawing("text to image", "image to image", "into a mask")
+def test_what_make_generate_draws(stage, checkpoint_folder, drawing):
+    check_drawing(stage, drawing, checkpoint_folder)

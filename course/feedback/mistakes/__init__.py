@@ -1,15 +1,17 @@
 """The catalogue of mistakes: small changes that turn a solution into a wrong version of it, each with an explanation.
 
-It serves twice. `make check` applies every one of them and sees to it that the tests of its stage notice. And when a
-learner's test fails, the wrong versions are run on the same input: the one that gives the same result explains it.
+`make check` applies every one of them and sees to it that the tests of its stage notice. When a learner's test fails,
+the wrong versions are run on the same input: the one that gives the same result explains it. `make generate
+MISTAKE=...` draws with one.
 """
 
 import ast
+import difflib
 import importlib
 from dataclasses import dataclass
 from functools import cache
 
-from course.core.stages import find_stage
+from course.core.stages import PIPELINE, Stage, find_stage
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,39 @@ class Mistake:
 def mistakes_of(stage_number: int) -> tuple[Mistake, ...]:
     """All mistakes of a stage."""
     return tuple(importlib.import_module(f"{__name__}.{find_stage(stage_number).module}").MISTAKES)
+
+
+def full_name(stage: Stage, mistake: Mistake) -> str:
+    """The name by which a mistake is asked for, such as "stage08/betas-not-squared"."""
+    return f"stage{stage.number:02d}/{mistake.name}"
+
+
+def find_mistake(text: str) -> tuple[Stage, Mistake]:
+    """The mistake that a person means by "stage08/betas-not-squared", "8/betas-not-squared" or "betas-not-squared".
+
+    Raises:
+        ValueError: if there is none of this name, or several; the message is one sentence that lists close ones.
+    """
+    where, slash, name = text.strip().rpartition("/")
+    number = where.strip().lower().removeprefix("stage").lstrip("0")
+    try:
+        stages = [find_stage(number or where)] if slash else PIPELINE
+    except ValueError as error:
+        raise ValueError(f"MISTAKE={text[:80]!r} is not possible. {error}") from None
+    if stages[0].encore:
+        raise ValueError(f"MISTAKE={text[:80]!r} is not possible: no picture is drawn with {stages[0].module}.")
+    known = {full_name(stage, mistake): (stage, mistake) for stage in stages for mistake in mistakes_of(stage.number)}
+    same = [full for full, (_, mistake) in known.items() if mistake.name == name]
+    if len(same) == 1:
+        return known[same[0]]
+    if same:
+        raise ValueError(f"MISTAKE={name} is in several stages: choose {' or '.join(same)}.")
+    names = [mistake.name for _, mistake in known.values()]
+    close = difflib.get_close_matches(name[:80], names, n=3, cutoff=0.5)
+    close += [other for other in names if name and name in other and other not in close][: 4 - len(close)]
+    meant = [full for other in dict.fromkeys(close) for full, (_, m) in known.items() if m.name == other]
+    advice = f"did you mean {' or '.join(meant[:4])}?" if meant else f"one of {len(known)} is {next(iter(known))}."
+    raise ValueError(f"MISTAKE={text[:80]!r} is not among the known ones: {advice}")
 
 
 def changed(text: str, find: str, replace: str, name: str) -> str:
