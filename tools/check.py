@@ -35,7 +35,15 @@ def check(options: CheckOptions) -> int:
         if done.returncode:
             wrong = 1
             print(f"{what} ({' '.join(command)}):\n{done.stdout}{done.stderr}", flush=True)
-    tests = [sys.executable, "-m", "pytest", "-q", "--blocks=solutions", *(["--slow"] if options.slow else []), *PARALLEL]
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--blocks=solutions",
+        *(["--slow"] if options.slow else []),
+        *PARALLEL,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "COURSE_EXERCISES"}
     return subprocess.run(tests, cwd=ROOT, env=environment).returncode or wrong
 

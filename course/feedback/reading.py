@@ -58,4 +58,10 @@ READING = {
     "11.8": "Karras et al., arXiv:2312.02696, section 3.1",
     "11.9": "Karras et al., arXiv:2312.02696, section 3.1",
     "11.10": "Pascanu et al., arXiv:1211.5063, algorithm 1",
+    "13.1": "Vaswani et al., arXiv:1706.03762, section 3.5",
+    "13.2": "Guo et al., arXiv:2307.04725, section 4.2",
+    "13.3": "Guo et al., arXiv:2307.04725, section 4.2",
+    "13.4": "Guo et al., arXiv:2307.04725, section 4.2",
+    "13.5": "Guo et al., arXiv:2307.04725, section 4.2",
+    "13.6": "Guo et al., arXiv:2307.04725, and github.com/guoyww/AnimateDiff",
 }
