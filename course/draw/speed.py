@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from course.draw.checkpoint import has_bfloat16_units
+
 
 def speed_up(model: Any, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
     """Makes a filled StableDiffusion (stage 9) draw faster; it cannot be trained afterwards.
@@ -40,7 +42,7 @@ def can_pack(dtype: torch.dtype) -> bool:
     """Whether the convolutions of this processor, in this dtype, are those of oneDNN."""
     if not torch.backends.mkldnn.is_available() or platform.machine() not in ("x86_64", "AMD64"):
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_bfloat16_units())
 
 
 class PackedConv2d(nn.Conv2d):

@@ -8,6 +8,7 @@ for each picture.
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from course.core.stages import short_path
 from course.scenes.examples import draw_example, draw_film
 
 MAX_CHECKED = 64
@@ -92,15 +94,21 @@ def load_pictures(
     With `frames`: films of as many frames.
     """
     if count < 2:
-        raise ValueError(f"--pictures {count}: at least 2 are needed")
+        raise ValueError(f"PICTURES={count} is not possible: at least 2 are needed.")
     kind, shape = (f"films{frames}", (frames, size, size, 3)) if frames else ("pictures", (size, size, 3))
-    folders = {int(folder.name.split("-")[1]): folder for folder in root.glob(f"{kind}-*-{size}px-seed{seed}")}
+    names = re.compile(rf"{kind}-(\d+)-{size}px-seed{seed}")
+    folders = {int(m[1]): folder for folder in root.glob(f"{kind}-*") if (m := names.fullmatch(folder.name))}
     enough = [number for number in sorted(folders) if number >= count]
     if enough:
         folder = folders[enough[0]]
     else:
         folder = root / f"{kind}-{count}-{size}px-seed{seed}"
         draw_pictures(folder, count, shape, seed, workers or os.cpu_count() or 1)
-    images = np.load(folder / "pictures.npy", mmap_mode="r")[:count]
-    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))[:count]
+    try:
+        images = np.load(folder / "pictures.npy", mmap_mode="r")[:count]
+        captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))[:count]
+        if images.shape[1:] != shape or images.dtype != np.uint8 or not len(images) == len(captions) == count:
+            raise ValueError
+    except (OSError, ValueError, TypeError, EOFError):
+        raise ValueError(f"{short_path(folder)} is not complete: delete it, and it is drawn anew.") from None
     return Pictures(images, captions)

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from course.core.config import ModelConfig
+from course.core.weights import fill
 from course.training.data import Pictures
-from course.training.loop import load_weights, save_weights
+from course.training.loop import advice, save_weights
 from course.training.unet import UNetPart
 from solutions import stage11_training
 from solutions.stage05_vae import tensor_to_images
@@ -54,7 +55,7 @@ class MotionPart(UNetPart):
         on_cpu = accelerator.device.type == "cpu"
         super().__init__(config, films, out, accelerator, batch or (4 if on_cpu else 64), training)
         unet = self.model
-        unet.load_state_dict(load_weights(out / "unet_ema.safetensors", made_by="unet"))
+        fill(unet, out / "unet_ema.safetensors", advice("unet"))
         self.model = MotionUNet(unet.requires_grad_(False), config.unet, CONFIG)  # pyrefly: ignore
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)  # pyrefly: ignore
 
@@ -102,7 +103,7 @@ class MotionPart(UNetPart):
     def read(self, out: Path) -> None:
         """The raw weights go on; their average begins with the first step."""
         if (out / "motion.safetensors").exists():
-            self.model.load_state_dict(self.model.state_dict() | load_weights(out / "motion.safetensors", self.name))
+            fill(self.model, out / "motion.safetensors", advice(self.name), self.model.state_dict())
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:

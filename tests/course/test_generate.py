@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import random
 import signal
 import stat
 import struct
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from course import cli
 from course.core import workspace
-from course.core.config import tiny_config
+from course.core.config import ModelConfig, tiny_config
 from course.core.options import variable
 from course.core.stages import ROOT, STAGES
 from course.draw import checkpoint, generate, pictures
@@ -147,7 +148,7 @@ def test_a_picture_with_settings_that_make_no_sense(draw, name, value):
         ("negative", "x" * 10_001, "NEGATIVE has 10,001"), ("checkpoint", "y" * 20_000, "CHECKPOINT has 20,000"),
         ("init", "~nobody-of-this-name/a.png", "INIT=~nobody"), ("tokenizer", "~nobody-of-this-name", "TOKENIZER=~"),
         ("checkpoint", "~nobody-of-this-name/a", "CHECKPOINT=~"), ("init", "a\0b", r"INIT=a\x00b is not there"),
-        ("device", "\x1b[31m", r"DEVICE=\x1b[31m"), ("checkpoint", "\x1b[31m", r"\x1b[31m is not there"),
+        ("device", "\x1b[31m", r"DEVICE=\x1b[31m"), ("checkpoint", "\x1b[31m", r"There is no checkpoint \x1b[31m"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -253,6 +254,53 @@ def test_a_film_has_one_frame_per_step(draw):
 def test_options_change_the_picture(draw, changed):
     draw("--out=a.png"), draw(changed, "--out=b.png")
     assert (pixels("a.png") != pixels("b.png")).any()
+
+
+@pytest.fixture
+def wide_with_units(monkeypatch):
+    """As if the model were as wide as Stable Diffusion 1.5, and the processor had units for bfloat16."""
+    monkeypatch.setattr(checkpoint, "WIDE", 1)
+    monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda: True)
+
+
+def test_bfloat16_where_it_pays(monkeypatch, wide_with_units):
+    cpu = torch.device("cpu")
+    assert checkpoint.choose_dtype("auto", cpu, tiny_config()) == torch.bfloat16
+    assert checkpoint.choose_dtype("auto", cpu) == torch.float32
+    assert checkpoint.choose_dtype("float32", cpu, tiny_config()) == torch.float32
+    assert checkpoint.choose_dtype("auto", torch.device("cuda"), tiny_config()) == torch.float16
+    monkeypatch.undo()
+    monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda: True)
+    assert checkpoint.choose_dtype("auto", cpu, tiny_config()) == torch.float32
+    assert checkpoint.choose_dtype("auto", cpu, ModelConfig()) == torch.bfloat16
+    monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda: False)
+    assert checkpoint.choose_dtype("auto", cpu, ModelConfig()) == torch.float32
+
+
+def test_the_dtype_and_its_reason_are_said(draw, monkeypatch):
+    for units, words in ((True, "float32 (this model is small), "), (False, "float32 (this processor has no units")):
+        monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda units=units: units)
+        assert words in draw()[1]
+    assert "float32, loaded in" in draw("--dtype=float32")[1]  # no reason but that it was asked for
+
+
+def test_from_draws_in_the_dtype_of_the_picture(draw, wide_with_units):
+    assert "cpu, bfloat16 (with which this processor is faster" in draw("--out=a.png")[1]
+    assert pictures.read_settings("a.png")["dtype"] == "bfloat16"
+    assert "cpu, bfloat16, loaded" in draw("--from=a.png", "--out=b.png")[1]
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert "cpu, float32, loaded" in draw("--from=a.png", "--dtype=float32")[1]
+
+
+def test_from_draws_an_old_picture_in_float32(draw, monkeypatch, wide_with_units):
+    """They say "auto", which was float32 on every processor."""
+    draw("--dtype=float32", "--out=a.png")
+    settings_of = pictures.read_settings("a.png") | {"dtype": "auto"}
+    with Image.open("a.png") as picture:
+        pictures.write_png(Path("old.png"), picture, settings_of)
+    assert "cpu, float32, loaded" in draw("--from=old.png", "--out=again.png")[1]
+    assert (pixels("again.png") == pixels("a.png")).all()
+    assert "cpu, bfloat16 (" in draw("--from=old.png", "--dtype=auto")[1]
 
 
 @pytest.mark.parametrize(("dtype", "grey_levels"), [("bfloat16", 3.0), ("float16", 0.5)])
@@ -396,6 +444,26 @@ def test_a_truncated_picture(draw):
     Image.effect_noise((64, 64), 90).save("whole.png")
     Path("init.png").write_bytes(Path("whole.png").read_bytes()[:1000])
     refusal(draw("--init=init.png"), "INIT")
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TGA", "TIFF", "WEBP"])
+def test_damaged_pictures_of_any_kind(kind, tmp_path):
+    """Pillow's readers end in many kinds of exceptions."""
+    path = tmp_path / "odd.bin"
+    Image.effect_noise((24, 16), 90).convert("RGB").save(path, kind)
+    whole, chance = path.read_bytes(), random.Random(0)
+    refused = 0
+    for number in range(40):
+        content = bytearray(whole)
+        for _ in range(1 + number % 8):
+            content[chance.randrange(min(len(content), 300))] = chance.randrange(256)
+        path.write_bytes(content if number % 2 else content[: chance.randrange(len(content))])
+        try:
+            assert pictures.read_picture(path, "INIT").mode == "RGB"
+        except ValueError as error:
+            refused += 1
+            assert str(error).startswith(f"INIT={path} ") and len(str(error).splitlines()) == 1  # noqa: PT017
+    assert refused > 5
 
 
 @pytest.mark.parametrize(
@@ -711,10 +779,13 @@ def test_names_that_are_no_words(draw, tmp_path, stranger):
         ("vae", None, []), ("unet", "channels", []), ("unet", "channels", 5), ("unet", "channels", ["a"]),
         ("unet", "attention", [True]), ("unet", "attention", [1, 1, 1]), ("clip", "num_layers", "4"),
         ("clip", "vocab_size", "1024"), ("unet", "num_groups", 0), ("vae", "scaling_factor", None),
+        ("vae", "num_groups", 3), ("unet", "num_groups", 1000), ("unet", "num_heads", 3), ("clip", "num_heads", 7),
+        ("vae", "scaling_factor", 0), ("clip", "num_layers", 10**9), ("unet", "blocks_per_level", 10**9),
+        ("clip", "width", "w" * 10**6), (None, "guidance_scale", 10**400), ("unet", "channels", [10**400]),
         (None, "guidance_scale", "4"), (None, "guidance_scale", float("nan")), (None, "image_size", -8),
         (None, "image_size", []),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:20],
 )
 def test_a_config_that_makes_no_sense(draw, stranger, tmp_path, part, name, value):
     flag = stranger(lambda tensors: tensors)
@@ -725,7 +796,9 @@ def test_a_config_that_makes_no_sense(draw, stranger, tmp_path, part, name, valu
     else:
         (data[part] if part else data)[name] = value
     path.write_text(json.dumps(data))
-    refusal(draw(flag), "config.json is not a model config")
+    result = draw(flag)
+    refusal(result, "config.json is not a model config")
+    assert len(result[2]) < 400
 
 
 @pytest.mark.parametrize(

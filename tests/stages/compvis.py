@@ -8,18 +8,22 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from diffusers.loaders.single_file_utils import (
-    convert_ldm_clip_checkpoint,
-    convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
-)
 from torch import Tensor
 
 from course.core.config import ModelConfig
+from course.draw.checkpoint import uninitialised
 from course.feedback import renaming
 from course.training.export import assemble, compvis_clip, compvis_unet, compvis_vae
 from solutions import stage05_vae, stage06_clip, stage07_unet
 from solutions.stage10_key_remapper import PREFIXES
+from tests.stages.light import without_compiler
+
+with without_compiler():
+    from diffusers.loaders.single_file_utils import (
+        convert_ldm_clip_checkpoint,
+        convert_ldm_unet_checkpoint,
+        convert_ldm_vae_checkpoint,
+    )
 
 VAE, CLIP, UNET = (PREFIXES[part] for part in ("vae", "clip", "unet"))
 MODELS = {"vae": stage05_vae.VAE, "clip": stage06_clip.CLIPTextEncoder, "unet": stage07_unet.UNet}
@@ -30,7 +34,7 @@ Entries = Iterable[tuple[str, tuple[int, ...]]]
 
 def empty(part: str, config: Any) -> dict[str, Tensor]:
     """The tensors of one model ("unet", "vae" or "clip") under our names, without numbers."""
-    with torch.device("meta"):
+    with torch.device("meta"), uninitialised(torch.float32):
         return MODELS[part](config).state_dict()
 
 

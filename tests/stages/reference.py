@@ -6,18 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.attention import GEGLU, BasicTransformerBlock, FeedForward
-from diffusers.models.attention_processor import Attention
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.embeddings import SinusoidalPositionalEmbedding, TimestepEmbedding
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from course.core.config import CLIPConfig, UNetConfig, VAEConfig
 from course.feedback.compare import randomised
+from tests.stages.light import without_compiler
+
+with without_compiler():
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.models.attention import GEGLU, BasicTransformerBlock, FeedForward
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.downsampling import Downsample2D
+    from diffusers.models.embeddings import SinusoidalPositionalEmbedding, TimestepEmbedding
+    from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+    from diffusers.models.upsampling import Upsample2D
+    from transformers import CLIPTextConfig, CLIPTextModel
 
 
 def called(module: nn.Module, forward: Callable[..., Any]) -> nn.Module:
@@ -180,8 +184,6 @@ def motion_unet(config: UNetConfig, heads: int, max_frames: int, middle: bool, s
 
 
 def clip(config: CLIPConfig, seed=0) -> nn.Module:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     model = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=config.vocab_size, hidden_size=config.width, intermediate_size=config.hidden_width,

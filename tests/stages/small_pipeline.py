@@ -9,24 +9,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionImg2ImgPipeline,
-    StableDiffusionInpaintPipeline,
-    StableDiffusionPipeline,
-)
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
 
 from course.core.assemble import Blocks
 from course.core.config import ModelConfig
 from course.feedback import renaming
 from course.feedback.compare import rand
 from tests.stages import reference
+from tests.stages.light import without_compiler
 from tests.stages.small_model import MERGES, NEGATIVE_PROMPTS, PROMPTS, TINY, vocabulary
+
+with without_compiler():
+    from diffusers import (
+        DDIMScheduler,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+        StableDiffusionImg2ImgPipeline,
+        StableDiffusionInpaintPipeline,
+        StableDiffusionPipeline,
+    )
+    from transformers import CLIPTokenizer
 
 # Stable Diffusion's four levels, small.
 SMALL = ModelConfig(
@@ -72,6 +75,7 @@ def parts(size: ModelConfig = SMALL) -> Mapping[str, nn.Module]:
     return {"unet": unet.float(), "vae": vae.float(), "text_encoder": reference.clip(size.clip, 2).float()}
 
 
+@without_compiler()
 def pipeline(kind: str, sampler: str, size: ModelConfig = SMALL) -> Any:
     """A pipeline of diffusers, of one of the three kinds in PIPELINES."""
     made = PIPELINES[kind](

@@ -4,6 +4,31 @@ from course.feedback.mistakes import Mistake
 
 MISTAKES = [
     Mistake(
+        "only-float16-converted",
+        "precise = x.to(torch.promote_types(x.dtype, torch.float32))",
+        "precise = x.float() if x.dtype == torch.float16 else x",
+        "bfloat16 is not converted to float32. It has the range of float32, but too few digits for sums and "
+        "differences.",
+    ),
+    Mistake(
+        "converted-back-before-the-weight",
+        "        normalised = normalised * weight.reshape(per_channel)\n",
+        "        normalised = normalised.to(x.dtype) * weight.reshape(per_channel)\n",
+        "the result is converted back before weight and bias are applied. Then it is rounded two or three times; "
+        "convert "
+        "at the very end.",
+    ),
+    Mistake(
+        "weight-and-bias-of-the-first-call",
+        "        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)",
+        """\
+        if not hasattr(self, "kept"):
+            self.kept = self.weight.detach().clone(), self.bias.detach().clone()
+        return group_norm(x, self.num_groups, *self.kept, self.eps)""",
+        "the layer keeps the weight and the bias of its first call. What is loaded or trained later has no effect "
+        "then.",
+    ),
+    Mistake(
         "variance-divided-by-n-minus-1",
         "unbiased=False",
         "unbiased=True",
@@ -230,6 +255,13 @@ MISTAKES = [
         "nothing checks that num_groups divides the number of channels. It is a ValueError if it does not.",
     ),
     Mistake(
+        "assert-for-the-exception",
+        'raise ValueError(f"num_groups={num_groups} does not divide {channels} channels")',
+        "raise AssertionError",
+        "an assert checks that num_groups divides the number of channels. It has to be a ValueError: `python -O` skips "
+        "asserts.",
+    ),
+    Mistake(
         "statistics-without-gradient",
         """\
     mean = groups.mean(dim=-1, keepdim=True)
@@ -251,6 +283,12 @@ MISTAKES = [
         "num_channels: int, eps: float = 1e-5",
         "num_channels: int, eps: float = 1e-6",
         "GroupNorm takes eps=1e-6 where none is given. Its default is 1e-5.",
+    ),
+    Mistake(
+        "layer-without-init",
+        "        super().__init__()\n",
+        "",
+        "__init__ does not call super().__init__() first. nn.Module cannot keep parameters before that.",
     ),
     Mistake(
         "layer-keeps-eps-to-itself",

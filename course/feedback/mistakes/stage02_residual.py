@@ -4,6 +4,22 @@ from course.feedback.mistakes import Mistake
 
 MISTAKES = [
     Mistake(
+        "dropout-left-in",
+        "h = self.conv2(silu(self.norm2(h)))",
+        "h = self.conv2(nn.functional.dropout(silu(self.norm2(h)), 0.1, self.training))",
+        "there is a dropout of 0.1 before conv2. It acts in training mode only; Stable Diffusion's blocks have none.",
+    ),
+    Mistake(
+        "time-of-the-first-call",
+        "            h = h + self.time_proj(silu(time_embedding))[:, :, None, None]\n",
+        """\
+            if not hasattr(self, "time") or len(self.time) != len(x):
+                self.time = self.time_proj(silu(time_embedding))[:, :, None, None]
+            h = h + self.time
+""",
+        "the projected time is kept for the next call. Every step of sampling has another timestep.",
+    ),
+    Mistake(
         "sigmoid-alone",
         "return x * torch.sigmoid(x)",
         "return torch.sigmoid(x)",
@@ -110,6 +126,12 @@ MISTAKES = [
         "self.conv2(silu(self.norm2(h)))",
         "self.conv1(silu(self.norm2(h)))",
         "the second half uses conv1 again. Each half has a convolution of its own.",
+    ),
+    Mistake(
+        "block-without-init",
+        "        super().__init__()\n",
+        "",
+        "__init__ does not call super().__init__() first. nn.Module cannot keep layers before that.",
     ),
     Mistake(
         "shortcut-forgotten",
