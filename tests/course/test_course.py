@@ -548,8 +548,8 @@ def test_python_that_cannot_be_compiled(folder, text, capsys):
     "content",
     [
         "", "null", "[1]", "[" * 100_000, '{"hints": {"3.1": "x"}}', '{"hints": {"3.1": null}}',
-        '{"hints": {"3.1": -5}}', '{"hints": {"3.1": 1e999}}', '{"hints": 3}', '{"failing": {"3": null}}', '{"failing": {"3": [[]]}}',
-        '{"failing": {"3": 7}}', '{"reading": [null, {}]}', '{"reading": "x"}',
+        '{"hints": {"3.1": -5}}', '{"hints": {"3.1": 1e999}}', '{"hints": 3}', '{"failing": {"3": null}}',
+        '{"failing": {"3": [[]]}}', '{"failing": {"3": 7}}', '{"reading": [null, {}]}', '{"reading": "x"}',
     ],
     ids=lambda text: text[:30],
 )
