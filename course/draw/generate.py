@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import random
 import signal
@@ -17,10 +18,11 @@ from course.core.assemble import Blocks, for_generating
 from course.core.messages import Refusal
 from course.core.options import expanded
 from course.core.screen import printable
-from course.core.stages import PIPELINE, ROOT, short_path
+from course.core.stages import ENCORE, PIPELINE, ROOT, short_path
 from course.core.threads import waiting
 from course.core.writing import check_writable
 from course.draw.blame import explain
+from course.draw.lora import NEEDED_BY_LORA, add_loras, wanted_loras
 from course.draw.settings import Order, Settings, check_size
 from course.feedback.mistakes import find_mistake, wrong_text
 
@@ -92,7 +94,8 @@ def blocks_for(settings: Settings) -> Blocks:
     if settings.mistake:
         stage, mistake = find_mistake(settings.mistake)
         overrides[stage.number] = wrong_text(stage.number, mistake)
-    return for_generating(settings.blocks, fused=True, overrides=overrides)
+    encore = NEEDED_BY_LORA if settings.lora else ()
+    return for_generating(settings.blocks, fused=True, overrides=overrides, encore=encore)
 
 
 def check_targets(out: Path, count: int, film: bool) -> None:
@@ -114,6 +117,10 @@ def say_whose(blocks) -> None:
     names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < total else ""
     rest = "" if len(mine) == total else "; the reference stands in for the rest"
     print(f"{len(mine)}/{total} blocks are yours{names}{rest}.")
+    for stage in ENCORE:
+        if stage.number in blocks.origin:
+            whose = "yours" if blocks.origin[stage.number] == "exercises" else "the reference"
+            print(f"Encore: stage {stage.number} {stage.name} is {whose}.")
 
 
 def say_mistake(name: str | None) -> None:
@@ -187,6 +194,12 @@ def build_model(blocks, opened, device, dtype, settings: Settings):
     model = build(blocks, opened, device, dtype, settings.ema)
     if settings.ema and not opened.has_ema:
         print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    if settings.lora:
+        before = settings.lora_sha256.split(",") if settings.lora_sha256 else []
+        paths = [str(path) for path, _ in wanted_loras(settings.lora)]
+        hashes = [same_file("LORA", path, *one) for path, *one in itertools.zip_longest(paths, before[: len(paths)])]
+        settings.lora_sha256 = ",".join(hashes)
+        add_loras(blocks[12], model, settings.lora)
     warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
     warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
     speed_up(model, device, dtype, settings.compile)

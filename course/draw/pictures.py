@@ -113,6 +113,7 @@ def parameters(settings: dict, size: tuple[int, int]) -> str:
         "Model": generic or checkpoint.stem,
         "Denoising strength": strength_of(settings),
         "Mistake": settings.get("mistake"),
+        "LoRA": settings.get("lora"),
     }
     lines = [str(settings.get("prompt") or "")]
     if settings.get("negative"):

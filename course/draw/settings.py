@@ -8,6 +8,7 @@ from course.core.messages import Refusal
 from course.core.options import Options, option, shortened
 from course.core.stages import STAGES
 from course.core.stubs import constant
+from course.draw.lora import wanted_loras
 from course.feedback.mistakes import find_mistake, full_name
 
 PROMPT = "a red house on a green hill at night"
@@ -52,9 +53,13 @@ class Settings(Options):
     mistake: str | None = option(
         None, "draws with a mistake in one stage, such as stage08/betas-not-squared; docs/mistakes.md shows them"
     )
+    lora: str | None = option(
+        None, "LoRA file to draw with, or FILE:0.8 for that strength; several with commas between them"
+    )
     compile: bool = option(False, "compile U-Net and decoder first: minutes and memory that pay off for many pictures")
     init_sha256: str | None = None  # of the files, so that FROM can tell whether they are still the same
     mask_sha256: str | None = None
+    lora_sha256: str | None = None
 
     def check(self) -> None:
         """A Refusal for settings that do not go together; the mistake gets its full name."""
@@ -65,6 +70,8 @@ class Settings(Options):
             raise Refusal(f"MASK={self.mask} needs INIT, the picture to be repainted.")
         if self.init is None and self.strength is not None:
             raise Refusal(f"STRENGTH={self.strength:g} needs INIT, the picture to start from.")
+        if self.lora is not None:
+            wanted_loras(self.lora)
         if self.mistake is not None:
             stage, mistake = find_mistake(self.mistake)
             self.mistake = full_name(stage, mistake)

@@ -58,4 +58,13 @@ READING = {
     "11.8": "Karras et al., arXiv:2312.02696, section 3.1",
     "11.9": "Karras et al., arXiv:2312.02696, section 3.1",
     "11.10": "Pascanu et al., arXiv:1211.5063, algorithm 1",
+    "12.1": "Hu et al., arXiv:2106.09685, section 4.1 and equation 3",
+    "12.2": "Hu et al., arXiv:2106.09685, section 4.1 and equation 3",
+    "12.3": "Hu et al., arXiv:2106.09685, section 4.1",
+    "12.4": "Hu et al., arXiv:2106.09685, section 4.1",
+    "12.5": "Hu et al., arXiv:2106.09685, section 4.1",
+    "12.6": "github.com/huggingface/diffusers and github.com/kohya-ss/sd-scripts",
+    "12.7": "github.com/huggingface/diffusers and github.com/kohya-ss/sd-scripts",
+    "12.8": "Hu et al., arXiv:2106.09685, section 4.1",
+    "12.9": "Ruiz et al., arXiv:2208.12242, section 3.3 and equation 2",
 }
