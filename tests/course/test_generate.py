@@ -816,6 +816,19 @@ def test_a_vocabulary_that_makes_no_sense(draw, stranger, tmp_path, change):
     refusal(draw(flag), "The tokenizer in")
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"#version: 0.2\nq z\n", "merges.txt joins q and z, and vocab.json does not know the result"),
+        (b"a b c\n", "another layout"), (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_merges_that_make_no_sense(draw, stranger, tmp_path, content, says):
+    flag = stranger(lambda tensors: tensors)
+    (tmp_path / "merges.txt").write_bytes(content)
+    refusal(draw(flag), "The tokenizer in", says)
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_a_pickle_that_wants_to_run_code_is_not_opened(draw, stranger, tmp_path, legacy):
     stranger(lambda tensors: tensors)
