@@ -722,4 +722,42 @@ MISTAKES = [
         "x += self.self_attention(self.norm1(x))",
         "the block changes its input in place. x += writes into the caller's tensor; x = x + makes a new one.",
     ),
+    Mistake(
+        "scale-on-the-processor",
+        "scores = (query / math.sqrt(d))",
+        "scores = (query / torch.full((1,), d, dtype=query.dtype).sqrt())",
+        "the scale is a tensor of the processor. On a GPU that does not go together with the query; math.sqrt gives "
+        "a number of Python.",
+    ),
+    Mistake(
+        "no-mask-is-zeros-on-the-processor",
+        """\
+    if mask is not None:
+        scores = scores + mask""",
+        """\
+    mask = torch.zeros(1, dtype=scores.dtype) if mask is None else mask
+    scores = scores + mask""",
+        "zeros of the processor take the place of a missing mask. On a GPU they do not go together with the scores.",
+    ),
+    Mistake(
+        "softmax-in-float64",
+        "return torch.softmax(scores, dim=-1) @ value",
+        "return torch.softmax(scores, dim=-1, dtype=torch.float64).to(value.dtype) @ value",
+        "the softmax is computed in float64. Apple's GPUs have no float64.",
+    ),
+    Mistake(
+        "mask-of-the-first-sample",
+        "mixed = scaled_dot_product_attention(query, key, value, mask)",
+        """\
+mask = mask if mask is None or mask.ndim == 2 else mask[0]
+        mixed = scaled_dot_product_attention(query, key, value, mask)""",
+        "of a mask with a batch only the first sample's is used. Each sample has its own.",
+    ),
+    Mistake(
+        "queries-in-float32",
+        "self.to_q = nn.Linear(channels, channels, bias=qkv_bias)",
+        "self.to_q = nn.Linear(channels, channels, bias=qkv_bias, dtype=torch.float32)",
+        "to_q is made in float32, whatever the dtype of the model is. Without dtype=... it has that of the other "
+        "layers.",
+    ),
 ]

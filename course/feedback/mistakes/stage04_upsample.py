@@ -257,4 +257,28 @@ MISTAKES = [
         "kernel_size=3, stride=2, padding=0 if asymmetric else 1, bias=False)",
         "Downsample's convolution has no bias.",
     ),
+    Mistake(
+        "padding-on-the-processor",
+        "            x = nn.functional.pad(x, (0, 1, 0, 1))  # left, right, top, bottom",
+        """\
+            import torch
+
+            x = torch.cat([x, torch.zeros(*x.shape[:3], 1, dtype=x.dtype)], dim=3)
+            x = torch.cat([x, torch.zeros(*x.shape[:2], 1, x.shape[3], dtype=x.dtype)], dim=2)""",
+        "the zeros of the padding are made on the processor. On a GPU they do not go together with x.",
+    ),
+    Mistake(
+        "repeated-on-the-processor",
+        "    return x.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)",
+        """\
+    import torch
+
+    y = torch.empty(*x.shape[:2], x.shape[2] * scale, x.shape[3] * scale, dtype=x.dtype)
+    for i in range(scale):
+        for j in range(scale):
+            y[:, :, i::scale, j::scale] = x
+    return y""",
+        "the large picture is made on the processor, whatever the device of x is. torch.empty(..., device=x.device) "
+        "makes it where x is.",
+    ),
 ]

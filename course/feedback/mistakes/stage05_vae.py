@@ -506,4 +506,27 @@ MISTAKES = [
         "",
         "the result is not converted to bytes. Its dtype is uint8.",
     ),
+    Mistake(
+        "scaling-on-the-processor",
+        "return latents * self.scaling_factor",
+        "return latents * torch.full((1,), self.scaling_factor, dtype=latents.dtype)",
+        "the scaling factor is made a tensor of the processor. On a GPU that does not go together with the latents; "
+        "a number of Python goes with everything.",
+    ),
+    Mistake(
+        "no-noise-is-zeros-on-the-processor",
+        "latents = mean if noise is None else sample_latents(moments, noise)",
+        """\
+noise = torch.zeros(mean.shape, dtype=mean.dtype) if noise is None else noise
+        latents = sample_latents(moments, noise)""",
+        "zeros of the processor take the place of missing noise. On a GPU they do not go together with the moments; "
+        "the mean needs no noise.",
+    ),
+    Mistake(
+        "grey-levels-in-float64",
+        "levels = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) + 1.0) * 127.5",
+        "levels = (tensor.double() + 1.0) * 127.5",
+        "the grey levels are computed in float64. Apple's GPUs have no float64; float32 is what float16 and "
+        "bfloat16 are converted to.",
+    ),
 ]

@@ -613,4 +613,26 @@ MISTAKES = [
         "return self.final_norm(x)[torch.arange(len(tokens)), tokens.argmax(dim=-1)]",
         "only the end mark's vector is returned. Stable Diffusion takes the vectors of all tokens.",
     ),
+    Mistake(
+        "ids-are-an-iterator",
+        """\
+ids.extend(self.vocab.get(token, self.end) for token in self.bpe(spelled))
+        return ids""",
+        """\
+ids.extend(self.vocab.get(token, self.end) for token in self.bpe(spelled))
+        return iter(ids)""",
+        "tokenize returns an iterator. A list can be counted and cut, and be gone through more than once.",
+    ),
+    Mistake(
+        "mask-stays-on-the-processor",
+        "mask = causal_mask(length).to(device=x.device, dtype=x.dtype)",
+        "mask = causal_mask(length).to(dtype=x.dtype)",
+        "the causal mask stays on the processor. On a GPU it does not go together with the scores.",
+    ),
+    Mistake(
+        "positions-on-the-processor",
+        "self.position_embedding.weight[:length]",
+        "self.position_embedding(torch.arange(length))",
+        "the positions 0, 1, 2, ... are made on the processor. On a GPU the embedding does not take them.",
+    ),
 ]

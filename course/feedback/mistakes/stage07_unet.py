@@ -578,4 +578,19 @@ MISTAKES = [
         "time_embedding = timestep_embedding(timesteps, 4 * self.time_embedding.channels).to(latents.dtype)",
         "the cosines and sines go to the blocks as they are. TimeEmbedding's two linear layers come between.",
     ),
+    Mistake(
+        "frequencies-on-the-processor",
+        "torch.arange(half, dtype=dtype, device=timesteps.device)",
+        "torch.arange(half, dtype=dtype)",
+        "the frequencies are made on the processor. On a GPU they do not go together with the timesteps.",
+    ),
+    Mistake(
+        "waves-on-the-processor",
+        "    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)",
+        """\
+    waves = torch.empty(len(timesteps), channels, dtype=dtype)
+    waves[:, :half], waves[:, half:] = torch.cos(angles), torch.sin(angles)
+    return waves""",
+        "the waves are put into a tensor of the processor, whatever the device of the timesteps is.",
+    ),
 ]

@@ -791,4 +791,41 @@ MISTAKES = [
         "math.expm1(-h) * predicted_noise",
         "the last term takes the predicted noise. DPM-Solver++ works with the guess of the original.",
     ),
+    Mistake(
+        "timesteps-are-floats",
+        "return [first + i * stride for i in reversed(range(num_steps))]",
+        "return [float(first + i * stride) for i in reversed(range(num_steps))]",
+        "the timesteps are floats, 981.0 in place of 981. They are whole numbers: each is an entry of a table.",
+    ),
+    Mistake(
+        "timesteps-are-an-iterator",
+        "return [first + i * stride for i in reversed(range(num_steps))]",
+        "return reversed(range(first, first + num_steps * stride, stride))",
+        "the timesteps are an iterator. A list can be counted and cut, and be gone through more than once.",
+    ),
+    Mistake(
+        "table-asked-on-the-gpu",
+        "abar = self.alphas_cumprod[timesteps.cpu()]",
+        "abar = self.alphas_cumprod[timesteps]",
+        "the table is asked with timesteps that may be on a GPU. It is on the processor, so they have to go there.",
+    ),
+    Mistake(
+        "factors-on-the-processor",
+        "signal = torch.sqrt(abar).to(device=original.device, dtype=original.dtype)",
+        "signal = torch.sqrt(abar).to(dtype=original.dtype)",
+        "the picture's factors stay on the processor. On a GPU they do not go together with the picture.",
+    ),
+    Mistake(
+        "float64-goes-to-the-gpu",
+        "abar = self.alphas_cumprod[timesteps.cpu()].reshape(-1, 1, 1, 1)",
+        "abar = self.alphas_cumprod[timesteps.cpu()].to(original.device).reshape(-1, 1, 1, 1)",
+        "abar goes to the GPU in float64. Apple's GPUs have no float64: convert it at once, or before.",
+    ),
+    Mistake(
+        "ddpm-deviation-on-the-processor",
+        "return mean + math.sqrt(variance) * noise",
+        "return mean + torch.full((1,), variance, dtype=latents.dtype).sqrt() * noise",
+        "DDPM's standard deviation is made a tensor of the processor. On a GPU that does not go together with the "
+        "noise; math.sqrt gives a number of Python.",
+    ),
 ]

@@ -813,4 +813,110 @@ MISTAKES = [
     mask =""",
         "inpaint encodes the pictures in their own dtype. The networks may have another one.",
     ),
+    Mistake(
+        "empty-negative-prompts-are-none",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    timesteps = timesteps_for(model.schedule, sampling)
+    steps = denoise(model, noise,""",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    negative_context = negative_context if any(negative_prompts) else None
+    timesteps = timesteps_for(model.schedule, sampling)
+    steps = denoise(model, noise,""",
+        "text_to_image uses no guidance if all negative prompts are empty. An empty text has a context, too; most "
+        "pictures are drawn with one.",
+    ),
+    Mistake(
+        "image-to-image-empty-negative-prompts-are-none",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    timesteps = timesteps_for(model.schedule, sampling)
+    timesteps = timesteps[""",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    negative_context = negative_context if any(negative_prompts) else None
+    timesteps = timesteps_for(model.schedule, sampling)
+    timesteps = timesteps[""",
+        "image_to_image uses no guidance if all negative prompts are empty. An empty text has a context, too; most "
+        "pictures are drawn with one.",
+    ),
+    Mistake(
+        "inpaint-empty-negative-prompts-are-none",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    timesteps = timesteps_for(schedule, sampling)""",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    negative_context = negative_context if any(negative_prompts) else None
+    timesteps = timesteps_for(schedule, sampling)""",
+        "inpaint uses no guidance if all negative prompts are empty. An empty text has a context, too; most pictures "
+        "are drawn with one.",
+    ),
+    Mistake(
+        "scale-zero-is-no-guidance",
+        "guided = negative_context is not None",
+        "guided = negative_context is not None and bool(guidance_scale)",
+        "there is no guidance at a scale of 0. At 0 the prediction is the one for the negative context.",
+    ),
+    Mistake(
+        "start-cut-off-too-early",
+        "timesteps = timesteps[model.schedule.start_index(sampling.num_steps, strength) :]",
+        "timesteps = timesteps[sampling.num_steps - max(1, int(sampling.num_steps * strength)) :]",
+        "image_to_image computes the first step by itself, and int cuts 28.999999999999996 off to 28. "
+        "schedule.start_index takes care of that.",
+    ),
+    Mistake(
+        "inpaint-start-cut-off-too-early",
+        "timesteps = timesteps[schedule.start_index(sampling.num_steps, strength) :]",
+        "timesteps = timesteps[sampling.num_steps - max(1, int(sampling.num_steps * strength)) :]",
+        "inpaint computes the first step by itself, and int cuts 28.999999999999996 off to 28. schedule.start_index "
+        "takes care of that.",
+    ),
+    Mistake(
+        "pure-noise-when-all-steps-are-left",
+        "latents = noise if strength == 1.0 else noisy_original(timesteps[0])",
+        "latents = noise if len(timesteps) == sampling.num_steps else noisy_original(timesteps[0])",
+        "inpaint starts from the noise alone whenever no step is left out. With one step that is so at every "
+        "strength; only at 1 it should.",
+    ),
+    Mistake(
+        "timesteps-must-be-a-list",
+        "next_timestep = timesteps[index + 1] if index + 1 < len(timesteps) else -1",
+        "next_timestep = (timesteps + [-1])[index + 1]",
+        "a list is appended to the timesteps. They may be a tuple or a range, to which nothing can be added in this "
+        "way.",
+    ),
+    Mistake(
+        "latents-rounded-between-steps",
+        """\
+        if after_step is not None:
+""",
+        """\
+        latents = latents.to(context.dtype).to(latents.dtype)
+        if after_step is not None:
+""",
+        "the latents are rounded to the dtype of the context after each step. Only the U-Net works in it; the "
+        "latents stay float32.",
+    ),
+    Mistake(
+        "timesteps-on-the-processor",
+        "timesteps = torch.full((len(batch),), timestep, device=latents.device)",
+        "timesteps = torch.full((len(batch),), timestep)",
+        "the timesteps that the U-Net gets are made on the processor. On a GPU they do not go together with its "
+        "parameters.",
+    ),
+    Mistake(
+        "fresh-noise-on-the-processor",
+        "fresh_noise = draw_noise(latents, sampling.generator)",
+        "fresh_noise = torch.randn(latents.shape, generator=sampling.generator)",
+        "DDPM's fresh noise stays on the processor. draw_noise draws it there, and moves it to where the latents are.",
+    ),
+    Mistake(
+        "fresh-noise-drawn-on-the-gpu",
+        "fresh_noise = draw_noise(latents, sampling.generator)",
+        "fresh_noise = torch.randn(latents.shape, generator=sampling.generator, device=latents.device)",
+        "DDPM's fresh noise is drawn where the latents are. The generator is one of the processor; draw_noise draws "
+        "there, so that a seed gives the same picture everywhere.",
+    ),
 ]

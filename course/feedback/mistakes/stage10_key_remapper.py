@@ -506,4 +506,10 @@ MISTAKES = [
         'f"wrong shape {name}"',
         "the error names a tensor of the wrong shape, but not the two shapes.",
     ),
+    Mistake(
+        "averages-copied-as-a-dict",
+        "selected = dict(state_dict)",
+        "selected = state_dict.copy()",
+        "select_ema calls state_dict.copy(). A Mapping need not have that; dict(state_dict) makes a copy of any.",
+    ),
 ]
