@@ -26,16 +26,10 @@ off = False  # whether nothing is said of failures, not even which exercise is w
 blamed = ""  # the exercise that the latest failure was filed under: a good guess for the next one
 LIMIT = 2.0  # seconds of computing for one diagnosis
 LIMIT_OF_ONE = 0.5  # seconds for one version, and for finding the exercise of a failure that is not explained at length
-PATIENCE = (
-    40  # a version that waits that many times as long, on a busy machine or by itself, counts as one without result
-)
+PATIENCE = 40  # times that it may wait, on a busy machine or by itself
 MOST_NAMED = 2
-NOTHING = (
-    1e-3  # tensors that are smaller, such as gradients that are zero but for rounding, are compared as if of this size
-)
+NOTHING = 1e-3  # a smaller tensor, such as a gradient that is zero but for rounding, is compared as if of this size
 WIDTH = 110
-
-
 SEED = 662607015  # of torch's own random numbers before each call, and hardly one that a learner sets
 
 
@@ -104,13 +98,15 @@ class Trial:
             value, error = self.run(module), None
         except Exception as raised:
             value, error = None, raised
-        changed = ""
-        for name, original in self.originals.items():
-            if not torch.equal(self.inputs[name], original):
-                changed = changed or name
-                with torch.no_grad():
-                    self.inputs[name].copy_(original)
-        return Result(value, error, changed, restored(before))
+        return Result(value, error, self.restore_inputs(), restored(before))
+
+    def restore_inputs(self) -> str:
+        """Brings the inputs back; the name of the first that had changed, or ""."""
+        changed = [name for name, original in self.originals.items() if not torch.equal(self.inputs[name], original)]
+        with torch.no_grad():
+            for name in changed:
+                self.inputs[name].copy_(self.originals[name])
+        return "".join(changed[:1])
 
     def is_right(self, result: Result) -> bool:
         unharmed = not result.changed and not result.setting
@@ -233,6 +229,7 @@ def attempt(trial: Trial, version: ModuleType, end: float) -> Result | None:
         with limited(min(left, LIMIT_OF_ONE), patience=PATIENCE):
             return trial.of(version)
     except Stuck:
+        trial.restore_inputs()
         return None
 
 
