@@ -298,8 +298,9 @@ def same_result(a: Result, b: Result, exact: bool = True) -> bool:
     An error without a text, in the wrong version, stands for any of its type.
     """
     if a.error is not None or b.error is not None:
-        texts = plain(a.error), plain(b.error)
-        return type(a.error) is type(b.error) and (not exact or texts[1] in ("", texts[0]))
+        if not exact:  # names: a test may make a class of its own for each call
+            return type(a.error).__name__ == type(b.error).__name__
+        return type(a.error) is type(b.error) and plain(b.error) in ("", plain(a.error))
     return (a.changed, a.setting) == (b.changed, b.setting) and same(a.value, b.value, exact)
 
 
