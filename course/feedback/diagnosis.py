@@ -25,6 +25,7 @@ left = 3  # how many failures of this run are still explained at length, which t
 off = False  # whether nothing is said of failures, not even which exercise is wrong
 blamed = ""  # the exercise that the latest failure was filed under: a good guess for the next one
 LIMIT = 2.0  # seconds of computing for one diagnosis
+LIMIT_OF_OTHERS = LIMIT  # seconds of these for other tests than the failed one
 LIMIT_OF_ONE = 0.5  # seconds for one version, and for finding the exercise of a failure that is not explained at length
 PATIENCE = 40  # times that it may wait, on a busy machine or by itself
 MOST_NAMED = 2
@@ -167,6 +168,7 @@ def finding(
     try:
         candidates.see(trial, result)
         if candidates.mistakes:
+            candidates.end = min(end, time.process_time() + LIMIT_OF_OTHERS)
             run_others(candidates)
         found = candidates.mistakes[:MOST_NAMED]
     finally:
