@@ -37,9 +37,9 @@ Found = tuple[float, Tensor, float]  # (error of the predicted noise, pictures, 
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    images, captions = lab.examples(FAR, lab.pick(24, 2))
+    images, captions = lab.examples(FAR, lab.pick(20, 2))
     clean, context = lab.encoded(images), lab.blocks[9].encode_prompts(lab.model, captions)
-    scenes = lab.scenes_to_draw(lab.pick(6, 1), seed=17)
+    scenes = lab.scenes_to_draw(lab.pick(4, 1), seed=17)
     switches = parts(lab)
     times = milliseconds(lab, switches, clean, context)
     everything = measured(lab, clean, context, scenes)
@@ -141,7 +141,7 @@ def measured(lab: Lab, clean: Tensor, context: Tensor, scenes: list) -> Found:
     moments = torch.linspace(0, schedule.num_train_timesteps - 1, len(clean)).long()
     noisy = schedule.add_noise(clean, noise, moments)
     error = float((lab.model.unet(noisy, moments.to(noisy.device), context) - noise).square().mean())
-    images = lab.draw(lab.prompts(scenes), seed=180, steps=lab.pick(8, 1), sampler="dpm++2m").cpu()
+    images = lab.draw(lab.prompts(scenes), seed=180, steps=lab.pick(6, 1), sampler="dpm++2m").cpu()
     return error, images, lab.right(images, scenes)["all four"]
 
 

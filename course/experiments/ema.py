@@ -29,17 +29,17 @@ def run(lab: Lab) -> Result:
     averaged, raw = lab.model.unet.state_dict(), lab.build(ema=False).unet.state_dict()
     averaged = {name: tensor.clone() for name, tensor in averaged.items()}
     distance = norm([averaged[name] - raw[name] for name in raw]) / norm(list(averaged.values()))
-    count = lab.pick(48, 2)
+    count = lab.pick(32, 2)
     images, captions = lab.examples(FAR, count)
     clean, context = lab.encoded(images), lab.blocks[9].encode_prompts(lab.model, captions)
-    scenes = lab.scenes_to_draw(lab.pick(8, 2), seed=13)
+    scenes = lab.scenes_to_draw(lab.pick(6, 2), seed=13)
     errors, drawn = {}, {}
     try:
         for w in lab.pick(PLACES, (0.0, 1.0)):
             lab.model.unet.load_state_dict({name: raw[name] + w * (averaged[name] - raw[name]) for name in raw})
             errors[w] = noise_error(lab, clean, context)
             if w in (-1.0, 0.0, 1.0, 2.0):
-                drawn[w] = lab.draw(lab.prompts(scenes), seed=130, steps=lab.pick(12, 2), sampler="dpm++2m").cpu()
+                drawn[w] = lab.draw(lab.prompts(scenes), seed=130, steps=lab.pick(10, 2), sampler="dpm++2m").cpu()
     finally:
         lab.model.unet.load_state_dict(averaged)
     right = {w: lab.right(some, scenes)["all four"] for w, some in drawn.items()}

@@ -40,7 +40,7 @@ FAR = 100_000  # the number of an example that is not among those averaged over
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    count = lab.pick(1500, 8)
+    count = lab.pick(1000, 8)
     latents = lab.encoded(lab.examples(0, count)[0])
     rows, gaps, numbers = guesses(lab, latents)
     ways = jumping(lab)
@@ -103,7 +103,7 @@ def not_squared(lab: Lab) -> Any:
 
 def jumping(lab: Lab) -> dict[str, tuple[Tensor, float]]:
     """For each way of jumping: pictures, and the share of them that show what they should."""
-    scenes = lab.scenes_to_draw(lab.pick(8, 2), seed=3)
+    scenes = lab.scenes_to_draw(lab.pick(6, 2), seed=3)
     context, none = (lab.blocks[9].encode_prompts(lab.model, p) for p in (lab.prompts(scenes), [""] * len(scenes)))
     ways = {}
     for wrong in (False, True):
@@ -120,7 +120,7 @@ def walk(lab: Lab, schedule: Any, fresh: bool, context: Tensor, none: Tensor) ->
     """The latents at the end of a walk of jumps."""
     sampler, generator = lab.blocks[9], torch.Generator().manual_seed(5)
     latents = lab.noise(30, len(context))
-    timesteps = schedule.inference_timesteps(lab.pick(20, 2))
+    timesteps = schedule.inference_timesteps(lab.pick(16, 2))
     guess = latents
     for timestep, following in zip(timesteps, [*timesteps[1:], 0]):
         scale = lab.opened.config.guidance_scale

@@ -26,12 +26,12 @@ QUESTION = Question(
 )
 ONE = Scene((Thing("house", "red"),), "meadow", "day", "big", "centre")
 OTHER = Scene((Thing("castle", "blue"),), "snow", "night", "big", "centre")
-SHOWN = 8
+SHOWN = 9
 
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    count = lab.pick(25, 5)
+    count = lab.pick(17, 5)
     places = numpy.linspace(0, 1, count)
     noises = lab.noise(7), lab.noise(11)
     first, second = (lab.context(plain_prompt(scene)) for scene in (ONE, OTHER))
@@ -70,7 +70,7 @@ def on_the_circle(one: Tensor, other: Tensor, w: float) -> Tensor:
 
 def walk(lab: Lab, noise: Tensor, context: Tensor) -> Tensor:
     """Pictures from noises and contexts."""
-    sampling = lab.blocks[9].Sampling(lab.pick(15, 2), lab.opened.config.guidance_scale, "dpm++2m")
+    sampling = lab.blocks[9].Sampling(lab.pick(12, 2), lab.opened.config.guidance_scale, "dpm++2m")
     timesteps = lab.blocks[9].timesteps_for(lab.model.schedule, sampling)
     none = lab.context("").expand(len(noise), -1, -1)
     latents = noise
