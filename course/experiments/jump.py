@@ -51,9 +51,9 @@ def run(lab: Lab) -> Result:
     shares = {name: share for name, (_, share) in ways.items()}
     text = (
         f"At t = {near} the exact average over {count} training pictures is a blur of {numbers[near]:.0f} of them, and "
-        f"the U-Net's guess is {gaps[near]:.2f} away from it (root mean square, in latents of deviation 1); at t = {far} "
-        f"the average is made of {numbers[far]:.0f}, and the distance is {gaps[far]:.2f}: it copies one of its pictures, "
-        "where the U-Net sees a new one. The judge finds all four attributes right in "
+        f"the U-Net's guess is {gaps[near]:.2f} away from it (root mean square, in latents of deviation 1); at "
+        f"t = {far} the average is made of {numbers[far]:.0f}, and the distance is {gaps[far]:.2f}: it copies one of "
+        "its pictures, where the U-Net sees a new one. The judge finds all four attributes right in "
         f"{shares['predicted']:.0%} of the pictures with the predicted noise and in {shares['fresh']:.0%} with fresh "
         f"noise, but in {shares['predicted, not squared']:.0%} and "
         f"{shares['fresh, not squared']:.0%} if the betas are not squared: then half of the picture's variance is gone "
