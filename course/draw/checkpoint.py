@@ -73,8 +73,8 @@ def open_checkpoint(path: str | Path = TINY, tokenizer: str | Path | None = None
     if path.is_dir():
         path = file_in(path)
     if not path.is_file():
-        what = "not a file" if path.exists() else "not there"
-        raise ValueError(f"The checkpoint {short_path(path)} is {what}: CHECKPOINT names a .safetensors or .ckpt file.")
+        what = f"{short_path(path)} is not a file" if path.exists() else f"There is no checkpoint {short_path(path)}"
+        raise ValueError(f"{what}: CHECKPOINT names a .safetensors or .ckpt file.")
     tensors, metadata = read_tensors(path)
     tensors = as_published(tensors)
     refuse_strangers(path, tensors)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from course.core.assemble import Blocks, for_training
 from course.core.options import Options, like, option
+from course.core.screen import sentence
 from course.core.stages import short_path
 from course.draw.blame import explain
 from course.draw.settings import Settings
@@ -134,7 +135,7 @@ def train(options: TrainOptions) -> int:
     except Exception as error:
         files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
         if isinstance(error, (ValueError, OSError)) and str(blocks.paths[TRAINING]) not in files:
-            print(f"error: {error}", file=sys.stderr)
+            print(sentence(error), file=sys.stderr)
             return 1
         if blocks.origin[TRAINING] != "exercises" or isinstance(error, torch.OutOfMemoryError):
             raise

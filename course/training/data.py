@@ -7,6 +7,7 @@ than the memory is no problem, and `captions.json` with several captions for eac
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from course.core.stages import short_path
 from course.scenes.examples import draw_example
 
 MAX_CHECKED = 64
@@ -86,14 +88,20 @@ def draw_pictures(folder: Path, count: int, size: int, seed: int, workers: int) 
 def load_pictures(root: Path, count: int, size: int, seed: int = 0, workers: int | None = None) -> Pictures:
     """Returns the first `count` pictures of a cache folder below `root`, drawn now if no folder has as many."""
     if count < 2:
-        raise ValueError(f"--pictures {count}: at least 2 are needed")
-    folders = {int(folder.name.split("-")[1]): folder for folder in root.glob(f"pictures-*-{size}px-seed{seed}")}
+        raise ValueError(f"PICTURES={count} is not possible: at least 2 are needed.")
+    names = re.compile(rf"pictures-(\d+)-{size}px-seed{seed}")
+    folders = {int(m[1]): folder for folder in root.glob("pictures-*") if (m := names.fullmatch(folder.name))}
     enough = [number for number in sorted(folders) if number >= count]
     if enough:
         folder = folders[enough[0]]
     else:
         folder = root / f"pictures-{count}-{size}px-seed{seed}"
         draw_pictures(folder, count, size, seed, workers or os.cpu_count() or 1)
-    images = np.load(folder / "pictures.npy", mmap_mode="r")[:count]
-    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))[:count]
+    try:
+        images = np.load(folder / "pictures.npy", mmap_mode="r")[:count]
+        captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))[:count]
+        if images.shape[1:] != (size, size, 3) or images.dtype != np.uint8 or not len(images) == len(captions) == count:
+            raise ValueError
+    except (OSError, ValueError, TypeError, EOFError):
+        raise ValueError(f"{short_path(folder)} is not complete: delete it, and it is drawn anew.") from None
     return Pictures(images, captions)

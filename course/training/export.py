@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig
+from course.core.weights import read_weights
 from course.core.writing import whole_file
 from course.draw.checkpoint import read_tokenizer
 from course.training.clip import initialise_text_encoder
-from course.training.loop import load_weights
+from course.training.loop import advice, load_json
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from course.training.vae import scaling_factor
 from solutions import stage10_key_remapper as stage10
@@ -233,7 +234,8 @@ def write_model(
     """Writes the file, its config, its tokenizer (vocabulary and merges), and the folder for diffusers."""
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", "trained": "yes" if trained else "no"})
+        # One entry alone: the order of several would be another one each time.
+        save_file(tensors, temporary, metadata={"trained": "yes" if trained else "no"})
     with whole_file(folder / "config.json") as temporary:
         temporary.write_text(config.to_json(), encoding="utf-8")
     write_tokenizer(folder, *tokenizer)
@@ -264,16 +266,16 @@ def write_sums(folder: Path) -> None:
 
 def export(config: ModelConfig, out: Path, folder: Path) -> None:
     """Writes the model of the run in `out`."""
-    vae = load_weights(out / "vae.safetensors", made_by="vae")
-    clip = load_weights(out / "clip.safetensors", made_by="clip")
-    unet = load_weights(out / "unet.safetensors", made_by="unet")
-    unet_ema = load_weights(out / "unet_ema.safetensors", made_by="unet")
-    num_updates = json.loads((out / "unet.log.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
+    vae = read_weights(out / "vae.safetensors", advice("vae"))
+    clip = read_weights(out / "clip.safetensors", advice("clip"))
+    unet = read_weights(out / "unet.safetensors", advice("unet"))
+    unet_ema = read_weights(out / "unet_ema.safetensors", advice("unet"))
+    num_updates = int(load_json(out / "unet.log.jsonl", "step", made_by="unet"))
     scaled = dataclasses.replace(config.vae, scaling_factor=round(scaling_factor(out), 5))
     config = dataclasses.replace(config, vae=scaled)
     tensors = assemble(config, vae, clip, unet, unet_ema, num_updates)
     write_model(folder, config, tensors, read_tokenizer(out / "tokenizer"), trained=True)
-    companion = load_weights(out / "picture_encoder.safetensors", made_by="clip")  # `make evaluate` asks it
+    companion = read_weights(out / "picture_encoder.safetensors", advice("clip"))  # `make evaluate` asks it
     with whole_file(folder / "picture_encoder.safetensors") as temporary:
         save_file({name: tensor.half() for name, tensor in companion.items()}, temporary)
     write_sums(folder)

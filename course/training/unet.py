@@ -4,6 +4,7 @@ The pictures are encoded once; what is kept are the means and variances of their
 fresh latents. The text encoder is frozen.
 """
 
+import contextlib
 import copy
 import hashlib
 from functools import lru_cache
@@ -15,16 +16,17 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from course.core.config import ModelConfig
+from course.core.weights import fill
 from course.core.writing import whole_file
 from course.training.clip import load_text_encoder
 from course.training.data import Pictures
-from course.training.loop import load_weights, memory_format, save_weights
+from course.training.loop import advice, memory_format, save_weights
 from course.training.tokenizer import tokenizer_of
 from course.training.vae import load_vae, scaling_factor
 from solutions import stage11_training
@@ -83,11 +85,11 @@ def encode_pictures(vae: VAE, pictures: Pictures, out: Path, accelerator: Accele
 
 
 def is_current(path: Path, digest: str, count: int) -> bool:
-    """Whether the file holds enough latents, made by the encoder with this digest."""
-    if not path.exists():
-        return False
-    with safe_open(path, "pt") as file:
-        return file.metadata().get("vae") == digest and file.get_slice("moments").get_shape()[0] >= count
+    """Whether the file is there and whole, and holds enough latents, made by the encoder with this digest."""
+    with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
+        made_by = (file.metadata() or {}).get("vae")
+        return made_by == digest and file.get_slice("moments").get_shape()[0] >= count
+    return False
 
 
 class UNetPart:
@@ -173,7 +175,7 @@ class UNetPart:
 
     def read(self, out: Path) -> None:
         """The raw weights go on; their average begins with the first step."""
-        self.model.load_state_dict(load_weights(out / "unet.safetensors", made_by=self.name))
+        fill(self.model, out / "unet.safetensors", advice(self.name))
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from course.core.assemble import StageError
 from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig, tiny_config
@@ -25,8 +25,10 @@ from course.core.stages import ROOT, STAGES
 from course.core.workspace import write_stubs
 from course.core.writing import whole_file
 from course.scenes.examples import draw_example
+from course.studio.judge import load_judge
 from course.training import clip, command, export, loop, unet, unpack, vae
 from course.training.data import load_pictures
+from course.training.lights import load_light_finder
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from solutions import stage11_training
 from solutions.stage05_vae import VAE
@@ -476,7 +478,103 @@ def test_bad_options_are_refused_in_a_sentence(flag, says):
 
 def test_export_of_nothing_says_what_is_missing(tmp_path, capsys):
     assert run_train("--part", "export", "--out", str(tmp_path)) == 1
-    assert "--part vae" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("vae.safetensors is missing: make train PART=vae writes it.\n")
+
+
+def test_two_exports_are_equal_bit_for_bit(tmp_path):
+    """In two processes: what Python and Rust keep in tables of hashes has another order in each."""
+    for name in ("one", "two"):
+        code = "import sys; from course import cli; sys.exit(cli.main(sys.argv[1:]))"
+        arguments = ["train", "--part=untrained", f"--export={tmp_path / name}"]
+        subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True)
+    one, two = ({p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
+                for name in ("one", "two"))
+    assert one.keys() == two.keys() and [path for path in one if one[path] != two[path]] == []
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, pictures):
+    """A run of one step for each part."""
+    folder = tmp_path_factory.mktemp("trained")
+    source = next(path for path in pictures.images.filename.parents if path.name.startswith("pictures-"))
+    shutil.copytree(source, folder / source.name)
+    for part in ("vae", "clip", "unet"):
+        assert train_part(part, folder, steps=1) == 0
+    return folder
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def holds(content):
+    return lambda path: path.write_bytes(content)
+
+
+def saves(value):
+    return lambda path: torch.save(value, path)
+
+
+def without(name):
+    return lambda path: (path / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "change", "says"),
+    [
+        ("clip", "pictures-*", without("captions.json"), "is not complete: delete it, and it is drawn anew."),
+        ("clip", "pictures-*", without("pictures.npy"), "is not complete: delete it"),
+        ("clip", "pictures-*/pictures.npy", cut, "is not complete: delete it"),
+        ("clip", "pictures-*/captions.json", cut, "is not complete: delete it"),
+        ("clip", "pictures-*/captions.json", holds(b"7"), "is not complete: delete it"),
+        ("clip", "clip.state.pt", cut, "is damaged, or no saved training: delete it to begin anew."),
+        ("clip", "clip.state.pt", holds(b""), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", holds(b"hello"), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", saves([1, 2]), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", saves(torch.zeros(2)), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", saves({"model": {}, "step": 1}), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", saves({"model": {}, "optimizer": {}, "extra": {}, "step": 1, "elapsed": 1.0}),
+         "belongs to a model of another size"),
+        ("unet", "vae.safetensors", cut, "vae.safetensors is damaged: make train PART=vae writes it."),
+        ("unet", "vae.safetensors", lambda path: save_file({"x": torch.zeros(1)}, path), "belongs to another model"),
+        ("unet", "vae.json", holds(b"{}"), "vae.json is damaged: make train PART=vae writes it."),
+        ("unet", "vae.json", holds(b""), "vae.json is damaged"),
+        ("unet", "vae.json", lambda path: path.unlink(), "vae.json is missing: make train PART=vae writes it."),
+        ("unet", "clip.safetensors", lambda path: path.unlink(), "clip.safetensors is missing: make train PART=clip"),
+        ("export", "unet.log.jsonl", holds(b""), "unet.log.jsonl is damaged: make train PART=unet writes it."),
+        ("export", "unet.log.jsonl", holds(b'{"step": "x"}'), "unet.log.jsonl is damaged"),
+        ("export", "picture_encoder.safetensors", cut, "picture_encoder.safetensors is damaged"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_files_of_a_run_that_are_no_good_are_named(trained, tmp_path, capsys, part, name, change, says):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (path,) = folder.glob(name)
+    change(path)
+    assert train_part(part, folder, steps=2) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert says in errors[-1] and "Traceback" not in "".join(errors), errors
+
+
+def test_latents_that_are_no_good_are_made_anew(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    latents = folder / "latents.safetensors"
+    for change in (holds(b""), holds(b"hello" * 100), lambda path: save_file({"x": torch.zeros(1)}, path)):
+        change(latents)
+        assert not unet.is_current(latents, "digest", 1)
+    shutil.copyfile(trained / "latents.safetensors", latents)
+    cut(latents)
+    assert train_part("unet", folder, steps=2) == 0
+    made, before = load_file(folder / "latents.safetensors"), load_file(trained / "latents.safetensors")
+    assert torch.equal(made["moments"], before["moments"])
+
+
+def test_networks_that_are_kept_are_named_if_they_are_no_good(tmp_path):
+    for load, name in ((load_judge, "judge.safetensors"), (load_light_finder, "lights.safetensors")):
+        for change in (holds(b"hello"), lambda path: save_file({"x": torch.zeros(1)}, path)):
+            change(tmp_path / name)
+            with pytest.raises(ValueError, match=rf"{name} .*: delete it, and it is trained anew\.$"):
+                load(tmp_path / name)
 
 
 def test_part_and_minutes_from_the_environment(monkeypatch):
