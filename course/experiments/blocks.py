@@ -180,36 +180,38 @@ def draw(
     curves: dict[str, dict],
 ) -> Figure:
     figure = new_figure(height=7.6)
-    left, right = side_by_side(figure, [1.25, 1])
+    left, right = side_by_side(figure, [1.05, 1])
     axes = left.subplots()
     names = list(growth)
     shown = [max(100 * growth[name], 0.1) for name in names]
     tones = {"all of": "0.5", "residual": "C0", "transformer": "C1", "skip": "C2"}
     axes.barh(range(len(names)), shown, color=[next(t for kind, t in tones.items() if kind in name) for name in names])
     axes.set_xscale("log")
-    axes.set_xlim(0.1, 1e3 * max(shown))
+    axes.set_xlim(0.1, 3e3 * max(shown))
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), names, fontsize=9.5)
     for i, name in enumerate(names):
-        words = f"{100 * growth[name]:.0f} %   {found[name][2]:.0%} right   {times[name]:.1f} ms"
+        words = f"{max(100 * growth[name], 0):.0f} %   {found[name][2]:.0%} right   {times[name]:.1f} ms"
         axes.text(shown[i] * 1.2, i, words, va="center", fontsize=9.5)
     axes.set_xlabel("growth of the squared error of the noise (%)", fontsize=10.5)
     axes.spines[["top", "right"]].set_visible(False)
 
-    top, bottom = right.subplots(2, 1, height_ratios=[1.35, 1])
+    top, bottom = right.subplots(2, 1, height_ratios=[1.5, 1])
     cells = [(name, lab.arrays(images[:1])[0]) for name, (_, images, _) in some.items()]
-    cell, gap = 128, 40
+    cell, gap = 128, 30
     grid(top, [[picture for _, picture in cells[:3]], [picture for _, picture in cells[3:]]], cell=cell, gap=gap)
     for i, (name, _) in enumerate(cells):
         across, down = i % 3 * (cell + gap) + cell / 2, i // 3 * (cell + gap) - 3
-        label = name if i == 0 else "without " + name.replace(", ", ",\n")
+        label = name if i == 0 else "no " + name.replace(", ", ",\n")
         top.text(across, down, label, ha="center", va="bottom", fontsize=9.5)
     for (name, curve), style in zip(curves.items(), ("-", "--", "-.", ":")):
         bottom.plot(curve["steps"], curve["errors"], style, label=name, linewidth=2)
     bottom.set_yscale("log")
+    bottom.set_yticks([0.2, 0.3, 0.4, 0.6, 1.0], ["0.2", "0.3", "0.4", "0.6", "1"])
+    bottom.minorticks_off()
     bottom.set_xlabel("training step", fontsize=10.5)
     bottom.set_ylabel("error on unseen pictures", fontsize=10.5)
     bottom.set_title("small U-Nets, trained from nothing", fontsize=11)
     bottom.legend(fontsize=10)
-    bottom.grid(alpha=0.3, which="both")
+    bottom.grid(alpha=0.3)
     return figure
