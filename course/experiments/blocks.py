@@ -54,7 +54,7 @@ def run(lab: Lab) -> Result:
     curves = small_unets.curves()
     text = (
         f"Without '{ranked[0]}' the squared error of the noise grows by {growth[ranked[0]]:.0%}, without "
-        f"'{ranked[-1]}' by {growth[ranked[-1]]:.1%}; {len(idle)} of {len(ranked)} parts can be missing, one at a "
+        f"'{ranked[-1]}' by {growth[ranked[-1]]:z.1%}; {len(idle)} of {len(ranked)} parts can be missing, one at a "
         f"time, without fewer of {len(scenes)} pictures being right. {comparison(curves)}"
     )
     kinds = [next(name for name in ranked if kind in name) for kind in ("residual", "transformer", "skip")]
@@ -198,7 +198,7 @@ def draw(
 
     top, bottom = right.subplots(2, 1, height_ratios=[1.5, 1])
     cells = [(name, lab.arrays(images[:1])[0]) for name, (_, images, _) in some.items()]
-    cell, gap = 128, 30
+    cell, gap = 128, 44
     grid(top, [[picture for _, picture in cells[:3]], [picture for _, picture in cells[3:]]], cell=cell, gap=gap)
     for i, (name, _) in enumerate(cells):
         across, down = i % 3 * (cell + gap) + cell / 2, i // 3 * (cell + gap) - 3
