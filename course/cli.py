@@ -77,6 +77,8 @@ COMMANDS = (
             (("", "do they notice any small change? (STAGE=3; wants one more package, which it names)"),)),
     Command("train", "course.training.command:train", "train the small model",
             (("MINUTES=60", "train the small model"),)),
+    Command("tune", "course.training.tune:tune", "teach a model a new thing from a few pictures, as a LoRA file",
+            (('PICTURES=my-cat WORD="blorb"', "teach a model a new thing from a few pictures"),)),
     Command("evaluate", "course.training.evaluate:evaluate",
             "measure the small model: does it draw what it is asked for?"),
     Command("weights", "course.draw.weights:weights", "fetch Stable Diffusion 1.5 (4 GB)",

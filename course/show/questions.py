@@ -80,4 +80,11 @@ QUESTIONS = {
         ),
         0,
     ),
+    12: (
+        Question(
+            "A change of 160 x 160 weights is replaced by the best one of rank 4. How many of its numbers are left?",
+            ("about 5 %", "about a quarter", "all of them: a product has as many"),
+        ),
+        0,
+    ),
 }
