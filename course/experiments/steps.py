@@ -27,7 +27,7 @@ MOST_JUDGED = 20
 def run(lab: Lab) -> Result:
     samplers = lab.blocks[9].SAMPLERS
     counts = lab.pick(COUNTS, COUNTS[:3])
-    scenes = lab.scenes_to_draw(lab.pick(5, 2), seed=5)
+    scenes = lab.scenes_to_draw(lab.pick(4, 2), seed=5)
     compared = 1
     prompts = lab.prompts(scenes)
     limit = lab.draw(prompts[:compared], seed=40, steps=lab.pick(500, 4)).cpu().clamp(-1, 1)
