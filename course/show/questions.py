@@ -87,13 +87,6 @@ QUESTIONS = {
         ),
         0,
     ),
-    12: (
-        Question(
-            "A projection of 320 x 320 numbers gets a correction of rank 4. How many numbers is that, of its own?",
-            ("about 2.5 %", "about 10 %", "about a quarter"),
-        ),
-        0,
-    ),
     13: (
         Question(
             "Each frame of a film gets a row of sines and cosines. How do the rows of two neighbours differ?",
