@@ -52,6 +52,11 @@ class Settings(Options):
     mistake: str | None = option(
         None, "draws with a mistake in one stage, such as stage08/betas-not-squared; docs/mistakes.md shows them"
     )
+    engine: str = option(
+        "torch",
+        "what runs U-Net and decoder: torch; or openvino, if installed: faster on a processor, but slow to start",
+        choices=("torch", "openvino"),
+    )
     compile: bool = option(False, "compile U-Net and decoder first: minutes and memory that pay off for many pictures")
     init_sha256: str | None = None  # of the files, so that FROM can tell whether they are still the same
     mask_sha256: str | None = None
