@@ -1,13 +1,17 @@
-"""`make bench`: seconds per picture and peak memory of these blocks against diffusers' own pipeline, as a table.
+"""`make bench`: seconds per picture and peak memory of these blocks against diffusers and OpenVINO, as a table.
 
-Without options it takes the small model, as it is and compiled; CHECKPOINT names another one, DTYPE=float32,bfloat16
-asks for two rows, COMPILE=1 for compiled ones only and COMPILE=0 for none.
+Without options it takes the small model, as it is, compiled, and in OpenVINO if that is installed; CHECKPOINT names
+another one, DTYPE=float32,bfloat16 asks for two rows, COMPILE=1 for compiled ones only and COMPILE=0 for none, and
+ENGINE=openvino for ours in OpenVINO. ALL=1 makes every row that the README has.
 
-Both draw from the same file, prompt, noise, sampler, steps, device and dtype, by turns in one run, after a warm-up; so
-whatever else the machine does hits both alike. What counts is the ratio of each neighbouring pair.
+All draw from the same file, prompt, noise, sampler, steps, device and dtype, by turns in one run, after a warm-up; so
+whatever else the machine does hits them alike. What counts is the ratio of each neighbouring pair. Where OpenVINO is
+installed, it runs the U-Net and the decoder of diffusers' pipeline, in each row of a processor that it has a dtype for.
 """
 
 import contextlib
+import gc
+import importlib.util
 import json
 import os
 import platform
@@ -18,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from course.core.threads import waiting
@@ -29,22 +33,32 @@ os.environ.update(TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error", H
 from course.core.options import Options, like, option
 from course.core.stages import short_path
 from course.draw.checkpoint import TINY, build, choose_device, choose_dtype, open_checkpoint
+from course.draw.engine import ROUNDING, InOpenVINO, check_engine, use_openvino
 from course.draw.settings import Settings, check_size
 from course.draw.speed import check_compiler, speed_up
 
 PROMPT = "a red house in a green meadow at night"
-WHO = ("ours", "diffusers")
+WHO = ("ours", "diffusers", "openvino")
+NAMES = {"ours": "ours", "diffusers": "diffusers", "openvino": "OpenVINO"}
+WAYS = {  # of drawing with ours: what the table says; diffusers is compiled where ours is
+    "eager": "eager", "compiled": "compiled", "openvino": "ours in OpenVINO", "formulas": "eager, with the formulas",
+}  # fmt: skip
 SAMPLERS = ("ddim", "euler", "dpm++2m")  # those without noise of their own
 
 
 def load_ours(options, device, dtype) -> Callable:
     """draw(noise) -> (1, 3, height, width) in [-1, 1], by these blocks."""
+    import torch
+
     from course.core.assemble import for_generating
 
-    blocks = for_generating(options.blocks, fused=True).load()
+    blocks = for_generating(options.blocks, fused=options.way != "formulas").load()
     opened = open_checkpoint(options.checkpoint, options.tokenizer)
-    model = build(blocks, opened, device, dtype)
-    speed_up(model, device, dtype, options.compile)
+    model = build(blocks, opened, device, torch.float32 if options.way == "openvino" else dtype)
+    if options.way == "openvino":
+        use_openvino(model, dtype)
+    else:
+        speed_up(model, device, dtype, options.way == "compiled")
 
     sampling = blocks[9].Sampling(options.steps, options.scale, options.sampler)
 
@@ -56,8 +70,50 @@ def load_ours(options, device, dtype) -> Callable:
 
 def load_diffusers(options, device, dtype) -> Callable:
     """The same by diffusers, with the fastest of its own settings."""
-    import diffusers
     import torch
+
+    pipeline = diffusers_pipeline(options, dtype).to(device)
+    if dtype != torch.float32:
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+    if options.way == "compiled":
+        torch._inductor.config.freezing = False  # ours may have set it
+        pipeline.unet = torch.compile(pipeline.unet)
+        pipeline.vae.decoder = torch.compile(pipeline.vae.decoder)
+    return drawn_by(pipeline, options, dtype)
+
+
+def load_openvino(options, device, dtype) -> Callable:
+    """The same by diffusers' pipeline, whose U-Net and decoder OpenVINO runs."""
+    import torch
+    from torch import nn
+
+    pipeline = diffusers_pipeline(options, torch.float32)
+    unet = pipeline.unet
+
+    class Noise(nn.Module):
+        """diffusers' U-Net, which takes and returns tensors only."""
+
+        def __init__(self):
+            super().__init__()
+            self.unet = unet
+
+        def forward(self, latents, timesteps, context):
+            return type(unet).forward(self.unet, latents, timesteps, context, return_dict=False)[0]
+
+    fast = InOpenVINO(Noise(), dtype)
+    unet.forward = lambda latents, t, encoder_hidden_states, **_: (
+        fast(latents, t.expand(len(latents)), encoder_hidden_states),
+    )
+    pipeline.vae.decoder = InOpenVINO(pipeline.vae.decoder, dtype)
+    return drawn_by(pipeline, options, torch.float32)
+
+
+LOAD = {"ours": load_ours, "diffusers": load_diffusers, "openvino": load_openvino}
+
+
+def diffusers_pipeline(options, dtype):
+    import diffusers
 
     diffusers.utils.logging.disable_progress_bar()
     config = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -77,15 +133,10 @@ def load_diffusers(options, device, dtype) -> Callable:
             options.checkpoint, unet=unet, scheduler=scheduler, **common
         )
     pipeline.set_progress_bar_config(disable=True)
-    pipeline = pipeline.to(device)
-    if dtype != torch.float32:
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
-    if options.compile:
-        torch._inductor.config.freezing = False  # ours may have set it
-        pipeline.unet = torch.compile(pipeline.unet)
-        pipeline.vae.decoder = torch.compile(pipeline.vae.decoder)
+    return pipeline
 
+
+def drawn_by(pipeline, options, dtype) -> Callable:
     def draw(noise):
         result = pipeline(
             PROMPT,
@@ -131,9 +182,9 @@ def timed(draw: Callable, noise, device) -> tuple[float, object]:
         return time.perf_counter() - start, images
 
 
-def peak_memory(options, who: str, dtype: str, compiled: bool) -> float:
+def peak_memory(options, who: str) -> float:
     """Peak memory in GiB of a process of its own that loads and draws once: of the GPU, or of the process."""
-    own = {"memory": who, "dtype": dtype, "compile": int(compiled)}
+    own = {"memory": who, "all": 0, "compile": 0}  # `way` says how
     settings = {name: value for name in options.rules() if (value := own.get(name, getattr(options, name))) is not None}
     command = [sys.executable, "-m", "course", "bench", *(f"--{name}={value}" for name, value in settings.items())]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -165,53 +216,65 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def measure(options, device, dtype_name: str, compiled: bool) -> list[str]:
-    """One row of the table."""
+def measure(options, device) -> dict[str, str]:
+    """One row of the table: column -> cell."""
     import torch
 
-    options.compile = compiled
-    dtype = choose_dtype(dtype_name, device)
     config = open_checkpoint(options.checkpoint, options.tokenizer).config
+    dtype = choose_dtype(options.dtype, device, config)
     side = (options.width or config.image_size) // config.vae.factor
 
     def make_noise(seed: int):
         shape = (1, config.vae.latent_channels, side, side)
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
-    load = {"ours": load_ours, "diffusers": load_diffusers}
     if options.memory:
-        timed(load[options.memory](options, device, dtype), make_noise(0), device)
-        return []
+        timed(LOAD[options.memory](options, device, dtype), make_noise(0), device)
+        return {}
 
-    kind = f"{str(dtype).removeprefix('torch.')}, {'compiled' if compiled else 'eager'}"
+    openvino = device.type == "cpu" and dtype in ROUNDING and is_installed("openvino")
+    measured = WHO if openvino else WHO[:2]
+    kind = f"{str(dtype).removeprefix('torch.')}, {WAYS[options.way]}"
     print(f"{short_path(options.checkpoint)}, {kind}: memory ...", file=sys.stderr, flush=True)
-    memory = {who: peak_memory(options, who, dtype_name, compiled) for who in WHO}
-    print("warming up ...", file=sys.stderr, flush=True)
+    memory = {who: peak_memory(options, who) for who in measured}
     torch.compiler.reset()
-    draws, pictures = {}, {}
-    for who in WHO:  # one is loaded and warmed up before the other: settings of torch.compile are those of the process
-        draws[who] = load[who](options, device, dtype)
-        pictures[who] = timed(draws[who], make_noise(0), device)[1]
-    ours, theirs = (pictures[who].float().clamp(-1.0, 1.0) for who in WHO)
-    difference = float((ours - theirs).abs().max()) / 2.0
-    print(f"{options.rounds} rounds ...", file=sys.stderr, flush=True)
-    seconds = {who: [] for who in WHO}
-    for i in range(options.rounds):
-        for who in WHO if i % 2 == 0 else reversed(WHO):
-            seconds[who].append(timed(draws[who], make_noise(i), device)[0])
-    ratios = sorted(own / other for own, other in zip(seconds["ours"], seconds["diffusers"]))
-    middle = {who: statistics.median(seconds[who]) for who in WHO}
+    seconds: dict[str, list[float]] = {who: [] for who in measured}
+    ratios, difference = {}, {}
+    ours = LOAD["ours"](options, device, dtype)
+    # Beside one of the others at a time, since three of full size need more memory than there may be; and ours first,
+    # since settings of torch.compile are those of the process.
+    for who in measured[1:]:
+        print(f"warming up ours and {NAMES[who]} ...", file=sys.stderr, flush=True)
+        draws = {"ours": ours, who: LOAD[who](options, device, dtype)}
+        own, other = (timed(draw, make_noise(0), device)[1].float().clamp(-1.0, 1.0) for draw in draws.values())
+        difference[who] = float((own - other).abs().max()) / 2.0
+        print(f"{options.rounds} rounds ...", file=sys.stderr, flush=True)
+        pairs = []
+        for i in range(options.rounds):
+            took = {name: timed(draws[name], make_noise(i), device)[0] for name in list(draws)[:: -1 if i % 2 else 1]}
+            pairs.append(took["ours"] / took[who])
+            for name, time_taken in took.items():
+                seconds[name].append(time_taken)
+        ratios[who] = sorted(pairs)
+        del draws
+        gc.collect()
+    middle = {who: statistics.median(seconds[who]) for who in measured}
     pixels = side * config.vae.factor
-    return [
-        Path(options.checkpoint).resolve().parent.name,
-        f"{options.steps} x {pixels} px",
-        kind,
-        " / ".join(f"{middle[who]:.3g}" for who in WHO),
-        " / ".join(f"{options.steps / middle[who]:.3g}" for who in WHO),
-        " / ".join(f"{memory[who]:.2f}" for who in WHO),
-        f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
-        f"{difference:.0e}",
-    ]
+    row = {
+        "checkpoint": Path(options.checkpoint).resolve().parent.name,
+        "steps": f"{options.steps} x {pixels} px",
+        "how": kind,
+        "s per picture": " / ".join(f"{middle[who]:.3g}" for who in measured),
+        "steps per s": " / ".join(f"{options.steps / middle[who]:.3g}" for who in measured),
+        "peak GiB": " / ".join(f"{memory[who]:.2f}" for who in measured),
+    }
+    for who, pairs in ratios.items():
+        row[f"to {NAMES[who]}"] = f"{statistics.median(pairs):.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f})"
+    return row | {"max difference": " / ".join(f"{difference[who]:.0e}" for who in ratios)}
+
+
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def check(options, device) -> list[str]:
@@ -227,13 +290,11 @@ def check(options, device) -> list[str]:
     return dtypes
 
 
-COLUMNS = ("checkpoint", "steps", "how", "s per picture", "steps per s", "peak GiB", "ratio of times", "max difference")
-
-
-def table(rows: list[list[str]]) -> str:
+def table(rows: list[dict[str, str]]) -> str:
     """Markdown, with columns of one width."""
-    lines = [list(COLUMNS), *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    columns = list(max(rows, key=len))
+    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(f"{cell:<{w}}" for cell, w in zip(line, widths)) + " |" for line in lines)
 
@@ -253,7 +314,10 @@ class BenchOptions(Options):
     compile: bool | None = option(
         None, "1: compiled, 0: as it is; by default both for the small model, as it is for others"
     )
-    memory: str | None = option(None, "only the peak of memory of one of the two", choices=WHO, hidden=True)
+    engine: str | None = like(Settings, "engine", None, "what runs ours; by default also openvino for the small model")
+    all: bool = option(False, "every row of the README; CHECKPOINT: a file of full size (default: untrained)")
+    way: str = option("eager", "of drawing with ours, in one row", choices=tuple(WAYS), hidden=True)
+    memory: str | None = option(None, "only the peak of memory of one of them", choices=WHO, hidden=True)
 
 
 def bench(options: BenchOptions) -> int:
@@ -262,23 +326,67 @@ def bench(options: BenchOptions) -> int:
 
     device = choose_device(options.device)
     dtypes = check(options, device)
-    small = Path(options.checkpoint).resolve() == TINY.resolve()
-    ways = [False, True] if options.compile is None and small else [bool(options.compile)]
-    if True in ways:
-        try:
-            check_compiler(device)
-        except ValueError as error:
-            if False not in ways:
-                raise
-            print(error, file=sys.stderr)
-            ways = [False]
-    rows = [measure(options, device, dtype, way) for dtype in dtypes for way in ways]
     if options.memory:
+        measure(options, device)
         print(own_peak(device))
         return 0
+    with contextlib.ExitStack() as stack:
+        if options.all:
+            wanted = all_rows(options, stack)
+        else:
+            wanted = [replace(options, dtype=dtype, way=way) for dtype in dtypes for way in ways(options, device)]
+        rows = [measure(row, device) for row in wanted]
     where = torch.cuda.get_device_name() if device.type == "cuda" else processor()
+    wait = "spin" if os.environ.get("GOMP_SPINCOUNT", "0") != "0" else "sleep"
     print(
-        f"{where}, torch {torch.__version__}, {torch.get_num_threads()} threads; {options.sampler}; ours / diffusers\n"
+        f"{where}, torch {torch.__version__}, {torch.get_num_threads()} threads, which {wait} while they wait; "
+        f"{options.sampler}; {' / '.join(NAMES[who] for who in WHO[: len(rows[0]['s per picture'].split('/'))])}\n"
     )
     print(table(rows))
     return 0
+
+
+def ways(options, device) -> list[str]:
+    """How ours is to draw, from COMPILE and ENGINE. A ValueError if that is not possible here."""
+    small = Path(options.checkpoint).resolve() == TINY.resolve()
+    if options.engine == "openvino":
+        for dtype in options.dtype.split(","):
+            config = open_checkpoint(options.checkpoint, options.tokenizer).config
+            check_engine("openvino", device, choose_dtype(dtype.strip(), device, config), bool(options.compile))
+        return ["openvino"]
+    asked = ["compiled"] if options.compile else ["eager"]
+    if options.compile is None and small:
+        asked = ["eager", "compiled"]
+        if options.engine is None and device.type == "cpu" and is_installed("openvino"):
+            asked.append("openvino")
+    if "compiled" in asked:
+        try:
+            check_compiler(device)
+        except ValueError as error:
+            if "eager" not in asked:
+                raise
+            print(error, file=sys.stderr)
+            asked.remove("compiled")
+    return asked
+
+
+def all_rows(options, stack: contextlib.ExitStack) -> list:
+    """Every row of the README: the small model's, and a few steps of one of the size of Stable Diffusion 1.5."""
+    full = options.checkpoint
+    if Path(full).resolve() == TINY.resolve():
+        from course.core.config import ModelConfig
+        from course.training.export import write_untrained
+
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "size of SD 1.5")
+        with contextlib.redirect_stdout(sys.stderr):
+            write_untrained(ModelConfig(), folder)
+        full = str(folder / "model.safetensors")
+    openvino = ["openvino"] if is_installed("openvino") else []
+    rows = [(str(TINY), 25, None, "float32", way) for way in ("eager", "formulas", "compiled", *openvino)]
+    rows += [(full, 2, 256, "float32", way) for way in ("eager", "formulas", "compiled", *openvino)]
+    rows += [(full, 2, 256, "bfloat16", way) for way in ("eager", *openvino)]
+    rows += [(full, 2, 512, dtype, "eager") for dtype in ("float32", "bfloat16")]
+    return [
+        replace(options, checkpoint=checkpoint, steps=steps, width=width, dtype=dtype, way=way)
+        for checkpoint, steps, width, dtype, way in rows
+    ]
