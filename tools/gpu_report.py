@@ -1,9 +1,9 @@
 """`make gpu-report`: all that is to be seen on a new GPU, in one command and one file.
 
 It checks that the small model draws on the GPU what it draws on the processor, with every sampler and in every
-dtype, and that no step waits for the GPU. Then it measures as `make bench` does: the small model, and one of the size of
-Stable Diffusion 1.5 with random weights, as they are and compiled. With DEVICE=cpu it does the same on the processor,
-where there is nothing to wait for.
+dtype, and that no step waits for the GPU. Then it measures as `make bench` does: the small model, and one of the size
+of Stable Diffusion 1.5 with random weights, as they are and compiled. With DEVICE=cpu it does the same on the
+processor, where there is nothing to wait for.
 """
 
 import contextlib

@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOLUTIONS = ROOT / "solutions"
+LARGEST_SOURCE = 1_000_000  # bytes
 TESTS = ROOT / "tests" / "stages"
 
 
@@ -52,6 +53,8 @@ STAGES = (
     Stage(9, "sampler", "The sampler", "the loop from noise to picture, with guidance"),
     Stage(10, "key_remapper", "Real weights", "loads published checkpoints into your model"),
     Stage(11, "training", "Training", "losses, noise levels, averaged weights, and one step of it all", encore=True),
+    Stage(12, "lora", "LoRA", "teaches a trained model something new, with a small file", encore=True),
+    Stage(13, "motion", "Motion", "frames look at each other, so that pictures become a film", encore=True),
 )
 PIPELINE = tuple(stage for stage in STAGES if not stage.encore)
 ENCORE = tuple(stage for stage in STAGES if stage.encore)
@@ -61,11 +64,14 @@ def source_of(path: Path) -> str:
     """The text of a stage's file.
 
     Raises:
-        OSError: if there is no such file, or something else is in its place: reading a pipe would never end.
+        OSError: if there is no such file, or something else is in its place: reading a pipe would never end, and
+            parsing a huge file takes minutes.
         UnicodeDecodeError: if it is not UTF-8.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "Not a file", str(path))
+    if path.stat().st_size > LARGEST_SOURCE:
+        raise OSError(errno.EFBIG, "File too large", str(path))
     return path.read_text(encoding="utf-8-sig")
 
 

@@ -73,8 +73,8 @@ def open_checkpoint(path: str | Path = TINY, tokenizer: str | Path | None = None
     if path.is_dir():
         path = file_in(path)
     if not path.is_file():
-        what = "not a file" if path.exists() else "not there"
-        raise ValueError(f"The checkpoint {short_path(path)} is {what}: CHECKPOINT names a .safetensors or .ckpt file.")
+        what = f"{short_path(path)} is not a file" if path.exists() else f"There is no checkpoint {short_path(path)}"
+        raise ValueError(f"{what}: CHECKPOINT names a .safetensors or .ckpt file.")
     tensors, metadata = read_tensors(path)
     tensors = as_published(tensors)
     refuse_strangers(path, tensors)
@@ -192,6 +192,8 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]
             raise ValueError("the numbers of the tokens are not 0, 1, 2 and so on")
         if missing := {"<|startoftext|>", "<|endoftext|>"} - set(vocab):
             raise ValueError(f"{sorted(missing)[0]} is no token")
+        if strange := next((pair for pair in merges if "".join(pair) not in vocab), None):
+            raise ValueError(f"merges.txt joins {' and '.join(strange)}, and vocab.json does not know the result")
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"The tokenizer in {short_path(folder)} cannot be read: {first_line(error, 120)}.") from None
     return vocab, merges

@@ -22,6 +22,7 @@ from course.core.screen import fancy, sentence
 from course.core.stages import ROOT, STAGES, exercises_folder, short_path
 
 GIB = 2**30
+SMALLEST_ROOM = 2**20  # bytes, for what is written into the learner's folder
 Finding = tuple[bool, str, str]  # whether it is well, what was looked at, and what to do about it
 SET_UP = "`make test` sets up .venv; with NO_VENV=1: python3 -m pip install -r requirements.lock"
 
@@ -130,6 +131,9 @@ def disk() -> Iterator[Finding]:
     needed = 0.5 if version_of("torch") else 8
     what = f"disk: {free:.1f} GiB free"
     yield free >= needed, what, "" if free >= needed else f"About {needed:g} GiB are needed: make some room."
+    theirs = exercises_folder()
+    if theirs.is_dir() and shutil.disk_usage(theirs).free < SMALLEST_ROOM:
+        yield False, f"disk of {short_path(theirs)}: full", "What you write there is not kept: make some room."
 
 
 def checkpoint() -> Iterator[Finding]:
@@ -182,8 +186,12 @@ def learners_files() -> Iterator[Finding]:
             stage_to_do(stage)
         except StageError as error:
             broken.append(str(error))
-    if not os.access(exercises_folder(), os.W_OK):
-        yield False, f"{short_path(exercises_folder())} cannot be written to", "Nothing that you write there is kept."
+    folder = exercises_folder()
+    if not folder.is_dir():
+        yield False, f"There is no folder {short_path(folder)}", "`make stubs` makes it."
+        return
+    if not os.access(folder, os.W_OK):
+        yield False, f"{short_path(folder)} cannot be written to", "Nothing that you write there is kept."
     for text in broken:
         first, *rest = text.splitlines()
         yield False, first, "\n      ".join(rest)

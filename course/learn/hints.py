@@ -76,8 +76,8 @@ def first_not_done(stage: Stage) -> Exercise | None:
     return next((exercise for exercise in exercises(stage) if exercise.number in unfinished), None)
 
 
-def next_hint(stage: Stage, exercise: Exercise) -> str:
-    """The hints shown so far and one more, if there is one."""
+def next_hint(stage: Stage, exercise: Exercise, key: str = "") -> str:
+    """The hints shown so far and one more, if there is one; if there is a key that asks for one more, only that one."""
     texts = hints_of(stage, exercise.number)
     state = read_state()
     level = min(state["hints"].get(exercise.number, 0) + 1, len(texts))
@@ -85,10 +85,11 @@ def next_hint(stage: Stage, exercise: Exercise) -> str:
     write_state(state)
     lines = [f"exercise {exercise.number}: {exercise.title}", short_path(stage.exercise)]
     for i, text in enumerate(texts[:level], start=1):
-        lines += ["", f"level {i} of {len(texts)}:", wrapped(text)]
+        if i == level or not key:
+            lines += ["", f"level {i} of {len(texts)}:", wrapped(text)]
     lines.append("")
     if level < len(texts):
-        lines.append(f"one more: make hint EXERCISE={exercise.number}")
+        lines.append(f"one more: {key or f'make hint EXERCISE={exercise.number}'}")
     else:
         lines.append(f"That was the last. The solution beside your file: make solution STAGE={stage.number}")
     return "\n".join(lines)
@@ -148,11 +149,12 @@ def state_path() -> Path:
 def read_state() -> dict[str, Any]:
     """hints: exercise -> level shown; reading: stages shown; failing: stage -> exercises whose tests failed last."""
     state: dict[str, Any] = {"hints": {}, "reading": [], "failing": {}}
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(state_path().read_text(encoding="utf-8"))
-        for name, empty in state.items():
-            if isinstance(found, dict) and isinstance(found.get(name), type(empty)):
-                state[name] = found[name]
+    odd = (OSError, ValueError, RecursionError, AttributeError, TypeError, OverflowError)
+    with contextlib.suppress(*odd):  # a file that is not as it was written
+        found = json.loads(state_path().read_text(encoding="utf-8")) if state_path().is_file() else {}
+        state["hints"] = {number: max(0, int(level)) for number, level in found.get("hints", {}).items()}
+        state["reading"] = [int(number) for number in found.get("reading", [])]
+        state["failing"] = {stage: [str(n) for n in numbers] for stage, numbers in found.get("failing", {}).items()}
     return state
 
 

@@ -48,20 +48,29 @@ def show(options: ShowOptions) -> int:
 def draw(blocks: Blocks, stage: Stage, options: ShowOptions) -> None:
     """Draws a stage's pictures and names each of them on the screen."""
     from course.draw.checkpoint import TINY
+    from course.show.questions import QUESTIONS
     from course.studio.page import write
+    from course.studio.question import ask, verdict
     from course.studio.studio import Studio
 
     studio = Studio(blocks, options.checkpoint or TINY, options.tokenizer, options.device, options.steps)
     print(*studio.notes(stage), flush=True)
     blocks.load()
     module = importlib.import_module(f"course.show.{stage.module}")
+    told = ""
+    if stage.number in QUESTIONS:
+        question, answer = QUESTIONS[stage.number]
+        told = "\n" + verdict(question, ask(question), answer)
     first = options.out or ROOT / "outputs" / f"show-{stage.number:02d}-{stage.name}.png"
     for picture in module.PICTURES + (module.MORE if options.all else ()):
         started = time.perf_counter()
         path = first if picture is module.PICTURES[0] else first.with_name(f"{first.stem}-{slug(picture)}.png")
         page = picture(studio)
+        if picture is module.PICTURES[0]:
+            page.caption += told
         write(page, studio.notes(stage), path)
         print(f"{short_path(path)}  {page.title}  {time.perf_counter() - started:.1f} s", flush=True)
+    print(told.strip())
     for note in studio.notes(stage)[1:]:
         print(f"Note: {note}")
     if module.MORE and not options.all:

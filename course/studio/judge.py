@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from course.core.weights import fill
 from course.core.writing import whole_file
 from course.scenes.scenes import COLOURS, GROUNDS, OBJECTS, TIMES, Scene, draw_scene, sample_scene
 
@@ -169,7 +170,7 @@ def load_judge(path: Path, judge: Judge | None = None, train: Callable[[], Judge
     """The judge in a file; it is trained now, and kept there, if there is none."""
     judge = (judge or Judge()).eval()
     if path.is_file():
-        judge.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+        fill(judge, path, "delete it, and it is trained anew")
         return judge
     trained = train()
     with whole_file(path) as temporary:

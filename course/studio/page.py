@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy
@@ -36,10 +37,20 @@ def new_figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), dpi=DOTS, layout="constrained")
 
 
+def stacked(figure: Figure, heights: Sequence[float]) -> Any:
+    """Parts of a figure one below the other, each with a layout of its own."""
+    return figure.subfigures(len(heights), 1, height_ratios=list(heights))
+
+
+def side_by_side(figure: Figure, widths: Sequence[float]) -> Any:
+    """Parts of a figure beside each other, each with a layout of its own."""
+    return figure.subfigures(1, len(widths), width_ratios=list(widths))
+
+
 def write(page: Page, notes: Sequence[str], path: Path) -> None:
     """Draws the page into a PNG file, with its notes (whose blocks, which weights) in small print at the bottom."""
     title = textwrap.fill(page.title, 90)
-    caption = textwrap.fill(page.caption, 125)
+    caption = "\n".join(textwrap.fill(line, 125) for line in page.caption.splitlines())
     small = "\n".join(textwrap.fill(note, 150) for note in notes)
     above = 0.15 + 0.25 * len(title.splitlines())
     small_height = 0.1 + 0.15 * len(small.splitlines())

@@ -21,9 +21,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from course.core.config import CLIPConfig
+from course.core.weights import fill
 from course.scenes.captions import swapped
 from course.training.data import Pictures
-from course.training.loop import load_weights, save_weights
+from course.training.loop import advice, save_weights
 from course.training.tokenizer import tokenizer_of
 from solutions import stage11_training
 from solutions.stage05_vae import images_to_tensor
@@ -157,10 +158,9 @@ class CLIPPart:
         save_weights(out / "picture_encoder.safetensors", companion)
 
     def read(self, out: Path) -> None:
-        self.model.text_encoder.load_state_dict(load_weights(out / "clip.safetensors", made_by=self.name))
+        fill(self.model.text_encoder, out / "clip.safetensors", advice(self.name))
         if (out / "picture_encoder.safetensors").exists():
-            companion = load_weights(out / "picture_encoder.safetensors", made_by=self.name)
-            self.model.load_state_dict(self.model.state_dict() | companion)
+            fill(self.model, out / "picture_encoder.safetensors", advice(self.name), others=self.model.state_dict())
 
     def sheet(self) -> Image.Image | None:
         return None
@@ -169,5 +169,5 @@ class CLIPPart:
 def load_text_encoder(config: CLIPConfig, out: Path) -> CLIPTextEncoder:
     """The trained text encoder, in evaluation mode."""
     encoder = CLIPTextEncoder(config)
-    encoder.load_state_dict(load_weights(out / "clip.safetensors", made_by="clip"))
+    fill(encoder, out / "clip.safetensors", advice("clip"))
     return encoder.eval().requires_grad_(False)

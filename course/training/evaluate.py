@@ -31,7 +31,7 @@ from tqdm import tqdm
 from course.core.assemble import for_generating
 from course.core.options import Options, like, option
 from course.core.stages import short_path
-from course.core.writing import whole_file
+from course.core.writing import check_writable, whole_file
 from course.draw.checkpoint import TINY, build, choose_device, open_checkpoint
 from course.draw.pictures import contact_sheet, write_png
 from course.draw.settings import Settings
@@ -185,8 +185,7 @@ def psnr(model, images: Tensor) -> float:
 @torch.no_grad()
 def retrieval(model, folder: Path, rng: random.Random, size: int, rounds: int = 8, among: int = 64) -> float | None:
     """How often a fresh caption's own picture is the nearest of `among`; None without the picture encoder."""
-    from safetensors.torch import load_file
-
+    from course.core.weights import fill
     from course.training.clip import PICTURE_SIZE, ContrastiveModel, cosines
 
     path = folder / "picture_encoder.safetensors"
@@ -194,7 +193,7 @@ def retrieval(model, folder: Path, rng: random.Random, size: int, rounds: int = 
         return None
     width = model.text_encoder.final_norm.weight.shape[0]
     companion = ContrastiveModel(model.text_encoder.cpu().float(), width)
-    companion.load_state_dict({name: t.float() for name, t in load_file(path).items()}, strict=False)
+    fill(companion, path, "it has to be the one that was exported with the model", others=companion.state_dict())
     found = 0
     for _ in range(rounds):
         scenes = [sample_scene(rng) for _ in range(among)]
@@ -333,6 +332,8 @@ def report(figures: dict) -> str:
 
 def evaluate(options: EvaluateOptions) -> int:
     """Runs the command."""
+    for path in filter(None, (options.json, options.sheet)):
+        check_writable(path)  # now, and not after all the drawing
     figures = measure(options)
     print(f"\n{short_path(options.checkpoint)}\n" + report(figures))
     if options.json:

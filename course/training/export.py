@@ -21,10 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig
+from course.core.weights import read_weights
 from course.core.writing import whole_file
 from course.draw.checkpoint import read_tokenizer
 from course.training.clip import initialise_text_encoder
-from course.training.loop import load_weights
+from course.training.loop import advice, load_json
+from course.training.motion import CONFIG as MOTION_CONFIG
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from course.training.vae import scaling_factor
 from solutions import stage10_key_remapper as stage10
@@ -32,6 +34,7 @@ from solutions.stage05_vae import VAE
 from solutions.stage06_clip import CLIPTextEncoder
 from solutions.stage07_unet import UNet
 from solutions.stage10_key_remapper import PREFIXES, rename
+from solutions.stage13_motion import MotionConfig, frame_positions
 
 
 def inverted(rules: Mapping[str, str]) -> dict[str, str]:
@@ -233,7 +236,8 @@ def write_model(
     """Writes the file, its config, its tokenizer (vocabulary and merges), and the folder for diffusers."""
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", "trained": "yes" if trained else "no"})
+        # One entry alone: the order of several would be another one each time.
+        save_file(tensors, temporary, metadata={"trained": "yes" if trained else "no"})
     with whole_file(folder / "config.json") as temporary:
         temporary.write_text(config.to_json(), encoding="utf-8")
     write_tokenizer(folder, *tokenizer)
@@ -264,20 +268,53 @@ def write_sums(folder: Path) -> None:
 
 def export(config: ModelConfig, out: Path, folder: Path) -> None:
     """Writes the model of the run in `out`."""
-    vae = load_weights(out / "vae.safetensors", made_by="vae")
-    clip = load_weights(out / "clip.safetensors", made_by="clip")
-    unet = load_weights(out / "unet.safetensors", made_by="unet")
-    unet_ema = load_weights(out / "unet_ema.safetensors", made_by="unet")
-    num_updates = json.loads((out / "unet.log.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
+    vae = read_weights(out / "vae.safetensors", advice("vae"))
+    clip = read_weights(out / "clip.safetensors", advice("clip"))
+    unet = read_weights(out / "unet.safetensors", advice("unet"))
+    unet_ema = read_weights(out / "unet_ema.safetensors", advice("unet"))
+    num_updates = int(load_json(out / "unet.log.jsonl", "step", made_by="unet"))
     scaled = dataclasses.replace(config.vae, scaling_factor=round(scaling_factor(out), 5))
     config = dataclasses.replace(config, vae=scaled)
     tensors = assemble(config, vae, clip, unet, unet_ema, num_updates)
     write_model(folder, config, tensors, read_tokenizer(out / "tokenizer"), trained=True)
-    companion = load_weights(out / "picture_encoder.safetensors", made_by="clip")  # `make evaluate` asks it
+    companion = read_weights(out / "picture_encoder.safetensors", advice("clip"))  # `make evaluate` asks it
     with whole_file(folder / "picture_encoder.safetensors") as temporary:
         save_file({name: tensor.half() for name, tensor in companion.items()}, temporary)
     write_sums(folder)
     print(f"written: {folder / 'model.safetensors'}")
+
+
+MOTION = {
+    r"block\.norm(\d)": r"transformer_blocks.0.norm\1",
+    r"block\.attention(\d)\.to_out": r"transformer_blocks.0.attn\1.to_out.0",
+    r"block\.attention(\d)": r"transformer_blocks.0.attn\1",
+    r"block\.feed_forward\.geglu": r"transformer_blocks.0.ff.net.0",
+    r"block\.feed_forward\.out": r"transformer_blocks.0.ff.net.2",
+    r"(norm|proj_in|proj_out)\b": r"\1",
+}
+
+
+def diffusers_motion(weights: Mapping[str, Tensor], config: MotionConfig) -> dict[str, Tensor]:
+    """The motion modules under the names of diffusers' MotionAdapter, with its tables of positions."""
+    tensors = {}
+    for name, weight in weights.items():
+        side, *rest = name.split(".")
+        number, inside = ("0", rest) if side == "mid" else (rest[1], rest[2:])
+        place = f"{'mid_block' if side == 'mid' else f'{side}_blocks.{rest[0]}'}.motion_modules.{number}."
+        tensors[place + rename(".".join(inside), MOTION)] = weight
+        if inside == ["proj_in", "bias"]:
+            tensors[f"{place}transformer_blocks.0.pos_embed.pe"] = frame_positions(config.max_frames, len(weight))[None]
+    return tensors
+
+
+def export_motion(out: Path, folder: Path) -> None:
+    """Writes the averaged motion modules of the run in `out`, float16; the file says how many heads they have."""
+    weights = read_weights(out / "motion_ema.safetensors", advice("motion"))
+    tensors = {name: tensor.half().contiguous() for name, tensor in diffusers_motion(weights, MOTION_CONFIG).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / "motion.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "num_heads": str(MOTION_CONFIG.num_heads)})
+    print(f"written: {folder / 'motion.safetensors'}")
 
 
 def write_untrained(config: ModelConfig, folder: Path, seed: int = 0) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from course.core.weights import fill
+from course.core.writing import whole_file
 from course.scenes.scenes import Scene, draw_scene, sample_scene
 from course.studio.judge import as_tensor
-from course.training.loop import whole_file
 
 SIZE = 64  # pixels; larger pictures are made smaller
 SMALLEST = 12  # pixels; a light in full view has about 60
@@ -105,5 +106,5 @@ def load_light_finder(path: Path) -> LightFinder:
         with whole_file(path) as temporary:
             save_file({name: tensor.half() for name, tensor in trained.state_dict().items()}, temporary)
     finder = LightFinder().eval()
-    finder.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    fill(finder, path, "delete it, and it is trained anew")
     return finder

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import math
-import pickle
 import signal
 import sys
 import time
@@ -24,11 +23,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from course.core.stages import short_path
 from course.core.writing import whole_file
 from solutions import stage11_training
 
@@ -126,14 +125,22 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
         save_file({name: w.detach().to("cpu", torch.float32).contiguous() for name, w in weights.items()}, temporary)
 
 
-def load_weights(path: Path, made_by: str) -> dict[str, Tensor]:
-    """Reads weights that an earlier part has written."""
-    if not path.exists():
-        raise ValueError(f"{path} is missing: train it first with --part {made_by}")
+def advice(made_by: str) -> str:
+    """What to do where a file that a part has written is missing, damaged or another model's."""
+    return f"make train PART={made_by} writes it"
+
+
+def load_json(path: Path, name: str, made_by: str) -> float:
+    """A number that a part has written beside its weights: in the last line of the file, which is JSON."""
     try:
-        return load_file(path)
-    except SafetensorError:
-        raise ValueError(f"{path} is damaged: delete it and train again with --part {made_by}") from None
+        number = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])[name]
+        if math.isfinite(number):
+            return number
+    except FileNotFoundError:
+        raise ValueError(f"{short_path(path)} is missing: {advice(made_by)}.") from None
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise ValueError(f"{short_path(path)} is damaged: {advice(made_by)}.")
 
 
 @contextlib.contextmanager
@@ -156,12 +163,22 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+STATE: dict[str, type | tuple[type, ...]] = {  # what a saved state holds
+    "model": dict,
+    "optimizer": dict,
+    "extra": dict,
+    "step": int,
+    "elapsed": (int, float),
+}
+
+
 def load_state(path: Path) -> dict:
     """Reads what `train` has saved."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
-        raise ValueError(f"{path} is damaged: delete it to begin anew") from None
+    with contextlib.suppress(Exception):  # torch's reader trips over a damaged file in many ways
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(state, dict) and all(isinstance(state[name], kind) for name, kind in STATE.items()):
+            return state
+    raise ValueError(f"{short_path(path)} is damaged, or no saved training: delete it to begin anew.")
 
 
 class Clock:
@@ -223,11 +240,13 @@ def train(part: Part, settings: Settings, accelerator: Accelerator, training: Mo
         state = load_state(state_file)
         try:
             part.model.load_state_dict(state["model"])
-        except RuntimeError:
-            raise ValueError(f"{state_file} belongs to a model of another size: choose another --out") from None
-        optimizer.load_state_dict(state["optimizer"])
-        if part.average is not None:
-            part.average.load_state_dict({name.removeprefix(AVERAGE): w for name, w in state["extra"].items()})
+            optimizer.load_state_dict(state["optimizer"])
+            if part.average is not None:
+                part.average.load_state_dict({name.removeprefix(AVERAGE): w for name, w in state["extra"].items()})
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+            raise ValueError(
+                f"{short_path(state_file)} belongs to a model of another size: choose another OUT."
+            ) from None
         step, elapsed = state["step"], state["elapsed"]
     clock = Clock(settings, elapsed, step)
     if clock.progress >= 1.0:

@@ -4,8 +4,10 @@ The pictures are encoded once; what is kept are the means and variances of their
 fresh latents. The text encoder is frozen.
 """
 
+import contextlib
 import copy
 import hashlib
+import math
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -15,16 +17,17 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from course.core.config import ModelConfig
+from course.core.weights import fill
 from course.core.writing import whole_file
 from course.training.clip import load_text_encoder
 from course.training.data import Pictures
-from course.training.loop import load_weights, memory_format, save_weights
+from course.training.loop import advice, memory_format, save_weights
 from course.training.tokenizer import tokenizer_of
 from course.training.vae import load_vae, scaling_factor
 from solutions import stage11_training
@@ -61,17 +64,20 @@ def encoder_digest(vae: VAE) -> str:
     return hashlib.sha256(b"".join(weight.cpu().numpy().tobytes() for weight in weights)).hexdigest()
 
 
-def encode_pictures(vae: VAE, pictures: Pictures, out: Path, accelerator: Accelerator, batch: int) -> Tensor:
-    """The moments of all pictures' latents, (count, 2 * channels, H / 8, W / 8), float16; kept in a file."""
-    path = out / "latents.safetensors"
+def encode_pictures(vae: VAE, pictures: Pictures, path: Path, accelerator: Accelerator, batch: int) -> Tensor:
+    """The moments of all pictures' latents, (count, 2 * channels, H / 8, W / 8), float16; kept in a file.
+
+    Of films: those of all frames, film after film.
+    """
     digest = encoder_digest(vae)
-    if not is_current(path, digest, len(pictures)) and accelerator.is_main_process:
+    count = math.prod(pictures.images.shape[:-3])
+    if not is_current(path, digest, count) and accelerator.is_main_process:
         order = memory_format(accelerator.device)
         vae = vae.to(accelerator.device, memory_format=order)
         moments = []
         starts = range(0, len(pictures), batch)
         for start in tqdm(starts, desc="encoding pictures", unit="batch", mininterval=1.0):
-            images = torch.from_numpy(np.array(pictures.images[start : start + batch]))
+            images = torch.from_numpy(np.array(pictures.images[start : start + batch])).flatten(0, -4)
             images = images_to_tensor(images).to(accelerator.device, memory_format=order)
             with torch.inference_mode(), accelerator.autocast():
                 moments.append(vae.quant_conv(vae.encoder(images)).to("cpu", torch.float16))
@@ -79,21 +85,22 @@ def encode_pictures(vae: VAE, pictures: Pictures, out: Path, accelerator: Accele
             save_file({"moments": torch.cat(moments).contiguous()}, temporary, metadata={"vae": digest})
     accelerator.wait_for_everyone()
     with safe_open(path, "pt") as file:
-        return file.get_slice("moments")[: len(pictures)]
+        return file.get_slice("moments")[:count]
 
 
 def is_current(path: Path, digest: str, count: int) -> bool:
-    """Whether the file holds enough latents, made by the encoder with this digest."""
-    if not path.exists():
-        return False
-    with safe_open(path, "pt") as file:
-        return file.metadata().get("vae") == digest and file.get_slice("moments").get_shape()[0] >= count
+    """Whether the file is there and whole, and holds enough latents, made by the encoder with this digest."""
+    with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
+        made_by = (file.metadata() or {}).get("vae")
+        return made_by == digest and file.get_slice("moments").get_shape()[0] >= count
+    return False
 
 
 class UNetPart:
     """The U-Net in training."""
 
     name = "unet"
+    latents_file = "latents.safetensors"  # in the folder of the run
     learning_rate = 1e-3
     betas = (0.9, 0.99)
     warmup = 100
@@ -115,7 +122,7 @@ class UNetPart:
         self.batch = batch or (32 if on_cpu else 256)
         self.vae = load_vae(config.vae, out)
         self.text_encoder = load_text_encoder(config.clip, out).to(self.device)
-        self.moments = encode_pictures(self.vae, pictures, out, accelerator, batch=32 if on_cpu else 256)
+        self.moments = encode_pictures(self.vae, pictures, out / self.latents_file, accelerator, 32 if on_cpu else 256)
         self.vae.scaling_factor = scaling_factor(out)
         self.tokenizer = tokenizer_of(out, config.clip)
         self.tokenizer.bpe = lru_cache(maxsize=None)(self.tokenizer.bpe)
@@ -173,7 +180,7 @@ class UNetPart:
 
     def read(self, out: Path) -> None:
         """The raw weights go on; their average begins with the first step."""
-        self.model.load_state_dict(load_weights(out / "unet.safetensors", made_by=self.name))
+        fill(self.model, out / "unet.safetensors", advice(self.name))
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:

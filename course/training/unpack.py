@@ -7,9 +7,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from course.core.config import ModelConfig
+from course.core.weights import read_weights
 from course.core.writing import whole_file
 from course.draw.checkpoint import open_checkpoint, read_tokenizer
 from course.training.loop import save_weights
@@ -44,7 +43,7 @@ def unpack(path: Path, config: ModelConfig, out: Path) -> None:
     }
     companion = checkpoint.path.with_name("picture_encoder.safetensors")
     if companion.is_file():
-        weights["picture_encoder"] = load_file(companion)
+        weights["picture_encoder"] = read_weights(companion, "get it again with the model file, or delete it")
     for name, tensors in weights.items():
         if not (out / f"{name}.safetensors").exists():
             save_weights(out / f"{name}.safetensors", tensors)

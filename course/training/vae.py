@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from course.core.config import VAEConfig
+from course.core.weights import fill
 from course.core.writing import whole_file
 from course.training.data import Pictures
-from course.training.loop import load_weights, memory_format, save_weights
+from course.training.loop import advice, load_json, memory_format, save_weights
 from solutions import stage11_training
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
 
@@ -125,7 +126,7 @@ class VAEPart:
             temporary.write_text(json.dumps(self.check()), encoding="utf-8")
 
     def read(self, out: Path) -> None:
-        self.model.vae.load_state_dict(load_weights(out / "vae.safetensors", made_by=self.name))
+        fill(self.model.vae, out / "vae.safetensors", advice(self.name))
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:
@@ -156,7 +157,7 @@ class DecoderPart(VAEPart):
     ):
         super().__init__(config, pictures, device, batch, training)
         vae = self.model.vae
-        vae.load_state_dict(load_weights(out / "vae.safetensors", made_by="vae"))
+        fill(vae, out / "vae.safetensors", advice("vae"))
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
 
@@ -164,10 +165,10 @@ class DecoderPart(VAEPart):
 def load_vae(config: VAEConfig, out: Path) -> VAE:
     """The trained VAE, in evaluation mode."""
     vae = VAE(config)
-    vae.load_state_dict(load_weights(out / "vae.safetensors", made_by="vae"))
+    fill(vae, out / "vae.safetensors", advice("vae"))
     return vae.eval().requires_grad_(False)
 
 
 def scaling_factor(out: Path) -> float:
     """One over the spread of the trained VAE's latents: what makes their variance one."""
-    return 1.0 / json.loads((out / "vae.json").read_text(encoding="utf-8"))["latent_std"]
+    return 1.0 / load_json(out / "vae.json", "latent_std", made_by="vae")

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import os
 import re
 import shutil
@@ -481,6 +482,7 @@ IN_THE_WAY = {
     "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
     "a link to itself": lambda path: path.symlink_to(path.name),
     "a pipe": lambda path: os.mkfifo(path),
+    "a huge file": lambda path: path.write_text("x = 1\n" * 500_000),
 }
 
 
@@ -502,7 +504,8 @@ def test_something_else_in_the_place_of_an_exercise(folder, put, capsys):
     assert main(["reset", "--stage=3"]) == 0
     assert stage.exercise.read_text() == workspace.stub(stage)
     (backup,) = [path for path in folder.iterdir() if path.name.endswith(".bak.py")]
-    assert backup.lstat().st_ino == before, "what was there is not kept"
+    kept_as_it_was = backup.lstat().st_ino == before or backup.read_text() == "x = 1\n" * 500_000
+    assert kept_as_it_was, "what was there is not kept"
     assert f"kept as {backup}" in capsys.readouterr().out
 
 
@@ -539,6 +542,25 @@ def test_python_that_cannot_be_compiled(folder, text, capsys):
         assert "stage03_attention.py" in shown.out and "Traceback" not in shown.err
     assert main(["generate", "--steps=1", "--out=x.png"]) == 1
     assert "stage03_attention.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "null", "[1]", "[" * 100_000, '{"hints": {"3.1": "x"}}', '{"hints": {"3.1": null}}',
+        '{"hints": {"3.1": -5}}', '{"hints": {"3.1": 1e999}}', '{"hints": 3}', '{"failing": {"3": null}}',
+        '{"failing": {"3": [[]]}}', '{"failing": {"3": 7}}', '{"reading": [null, {}]}', '{"reading": "x"}',
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_memory_that_makes_no_sense_is_forgotten(folder, content, capsys):
+    path = folder.parent / ".course" / "state.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    assert main(["hint", "--stage=3"]) == 0
+    shown = capsys.readouterr()
+    assert "level 1 of 3:" in shown.out and shown.err == ""
+    assert json.loads(path.read_text())["hints"] == {"3.1": 1}
 
 
 def test_solution_is_shown_beside_the_learners_file(folder, capsys):

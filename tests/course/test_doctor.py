@@ -67,8 +67,22 @@ def test_the_doctor_looks_on_after_something_that_cannot_be_read(folder, monkeyp
     assert cli.main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any("checkpoint: " in line and "SHA256SUMS: Is a directory." in line for line in lines)
-    assert any("nowhere cannot be written to" in line for line in lines)
+    assert any("There is no folder" in line and "nowhere" in line for line in lines)
     assert lines[-1].endswith(" to look at.")
+
+
+@pytest.mark.parametrize(("what", "says"), [("free", "exercises: full"), ("rights", "cannot be written to")])
+def test_a_place_where_nothing_can_be_written(folder, monkeypatch, what, says):
+    monkeypatch.setenv("COURSE_EXERCISES", str(folder / "exercises"))
+    (folder / "exercises").mkdir()
+    usage, access = doctor.shutil.disk_usage, doctor.os.access
+    if what == "free":
+        full = usage(folder)._replace(free=0)
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda p: full if p.name == "exercises" else usage(p))
+    else:
+        monkeypatch.setattr(doctor.os, "access", lambda path, mode: mode != doctor.os.W_OK and access(path, mode))
+    found = [what for well, what, _ in [*doctor.disk(), *doctor.learners_files()] if not well]
+    assert any(text.endswith(says) for text in found)
 
 
 def test_without_torch_a_command_sends_to_the_doctor(monkeypatch, capsys):

@@ -216,3 +216,14 @@ def test_options_that_make_no_sense():
 def test_pictures_become_tensors():
     picture = np.array([[[0, 255, 0]]], dtype=np.uint8)
     assert evaluate.to_tensor([picture]).flatten().tolist() == [-1.0, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("option", ["json", "sheet"])
+@pytest.mark.parametrize("place", ["folder", "/dev/null", "file/below"])
+def test_what_cannot_be_written_is_refused_before_drawing(tmp_path, monkeypatch, capsys, option, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(evaluate, "measure", lambda options: pytest.fail("it drew before it refused"))
+    assert cli.main(["evaluate", f"--{option}={place}"]) == 2
+    assert f"{place} cannot be written: " in capsys.readouterr().err

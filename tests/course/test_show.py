@@ -15,6 +15,8 @@ from course.core import workspace
 from course.core.config import CLIPConfig, UNetConfig, VAEConfig, tiny_config
 from course.core.stages import ROOT, STAGES, find_stage
 from course.core.stubs import exercises
+from course.show.questions import QUESTIONS
+from course.studio.question import verdict
 from course.training.export import write_untrained
 from tools.gallery import SIZE
 
@@ -88,7 +90,10 @@ def test_every_picture_is_drawn_and_says_whose_block_made_it(run, stage, tmp_pat
             assert picture.width == 1100 and 250 <= picture.height <= 1200, f"{path.name}: {picture.size}"
             drawn = numpy.asarray(picture.convert("L"))[40:-120]
             assert drawn.std() > 5, f"{path.name} is nearly blank"
-            assert "?" in picture.text["Title"] and 40 < len(picture.text["Description"]) < 420, path.name
+            caption, *asked = picture.text["Description"].splitlines()
+            assert "?" in picture.text["Title"] and 40 < len(caption) < 420, path.name
+            told = [verdict(question, None, answer) for question, answer in [QUESTIONS[stage.number]]]
+            assert asked == (told if path.name == "picture.png" else []), f"{path.name}: question and answer"
             assert f"Stage {stage.number} {stage.name} is the reference" in picture.text["Comment"]
     assert "is the reference" in output and stage.module in output
 
@@ -169,7 +174,7 @@ def test_a_file_that_is_not_python_is_named(run):
         (["--stage=1", "--steps=0"], "STEPS=0"),
         (["--stage=1", "--steps=many"], "STEPS=many"),
         (["--stage=1", "--blocks=mine"], "BLOCKS=mine"),
-        (["--stage=1", "--checkpoint=nowhere"], "There is no checkpoint nowhere"),
+        (["--stage=1", "--checkpoint=nowhere"], "The checkpoint nowhere is not there"),
         (["--stage=1", "--device=toaster"], "DEVICE=toaster"),
     ],
 )

@@ -16,7 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from accelerate.utils import set_seed
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from course.core.assemble import StageError
 from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig, tiny_config
@@ -24,15 +26,18 @@ from course.core.messages import Refusal
 from course.core.stages import ROOT, STAGES
 from course.core.workspace import write_stubs
 from course.core.writing import whole_file
-from course.scenes.examples import draw_example
-from course.training import clip, command, export, loop, unet, unpack, vae
+from course.scenes.examples import draw_example, draw_film
+from course.studio.judge import load_judge
+from course.training import clip, command, export, loop, motion, unet, unpack, vae
 from course.training.data import load_pictures
+from course.training.lights import load_light_finder
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from solutions import stage11_training
 from solutions.stage05_vae import VAE
 from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
 from solutions.stage07_unet import UNet
 from solutions.stage10_key_remapper import load_weights, remap_clip, remap_unet, remap_vae, select_ema, split_checkpoint
+from solutions.stage13_motion import remap_motion
 
 
 def randomised(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -419,6 +424,63 @@ def test_what_has_been_trained_since_is_kept(model_file, tmp_path):
     assert (tmp_path / "unet.safetensors").exists()
 
 
+@pytest.fixture(scope="module")
+def film_run(model_file, tmp_path_factory):
+    """The folder of a run that goes on from the model file, and its training of motion modules after two steps."""
+    folder = tmp_path_factory.mktemp("film")
+    unpack.unpack(model_file[0], tiny_config(), folder)
+    films = load_pictures(folder, 4, tiny_config().image_size, frames=motion.FRAMES)
+    set_seed(0)
+    part = motion.MotionPart(tiny_config(), films, folder, loop.make_accelerator(), batch=1)
+    before = {name: w.clone() for name, w in part.model.state_dict().items()}, part.check()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(motion, "SHEET_PROMPTS", motion.SHEET_PROMPTS[:1])
+        loop.train(part, loop.Settings(folder, steps=2), loop.make_accelerator())
+    assert (folder / "motion.png").exists()
+    return folder, part, *before
+
+
+def test_films_are_drawn_and_shared_as_pictures_are(film_run, tmp_path):
+    folder, part, *_ = film_run
+    size = tiny_config().image_size
+    assert part.pictures.images.shape == (4, motion.FRAMES, size, size, 3)
+    assert part.moments.shape[0] == 4 * motion.FRAMES
+    frames, captions = draw_film(0, 2, size, motion.FRAMES)
+    assert np.array_equal(part.pictures.images[2], frames) and part.pictures.captions[2] == captions
+    assert load_pictures(folder, 3, size, frames=motion.FRAMES).images.filename == part.pictures.images.filename
+
+
+def test_only_motion_modules_are_trained(film_run):
+    _, part, before, checked = film_run
+    assert checked["mse_of_unseen"] == checked["mse_of_unseen_ema"] == checked["mse_without"]  # they begin at zero
+    moved = {name for name, weight in part.model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert moved and not [name for name in moved if name.startswith("unet.")]
+    assert all(f"{place}.proj_out.weight" in moved for place in ("down.0.0", "down.2.0", "up.0.1", "up.2.0"))
+
+
+def test_diffusers_opens_the_motion_modules(film_run, tmp_path):
+    from diffusers import MotionAdapter
+
+    folder, part, *_ = film_run
+    export.export_motion(folder, tmp_path)
+    path, unet = tmp_path / "motion.safetensors", tiny_config().unet
+    file = load_file(path)
+    adapter = MotionAdapter(
+        unet.channels, unet.blocks_per_level, motion_num_attention_heads=motion.CONFIG.num_heads,
+        motion_norm_num_groups=unet.num_groups, motion_max_seq_length=motion.CONFIG.max_frames,
+        use_motion_mid_block=motion.CONFIG.middle,
+    )
+    tables = {name: table for name, table in adapter.state_dict().items() if name.endswith(".pe")}
+    adapter.load_state_dict(file)
+    assert tables and all(torch.allclose(file[name].float(), table, atol=1e-3) for name, table in tables.items())
+    modules, read = motion.modules_of(part.average), remap_motion(file)
+    assert read.keys() == modules.keys()
+    assert all(torch.equal(read[name], weight.half()) for name, weight in modules.items())
+    with safe_open(path, "pt") as opened:
+        assert opened.metadata()["num_heads"] == str(motion.CONFIG.num_heads)
+    assert path.stat().st_size < 8e6
+
+
 def test_a_model_file_of_another_size_is_refused(model_file, tmp_path):
     with pytest.raises(ValueError, match="of another size"):
         unpack.unpack(model_file[0], SMALL, tmp_path)
@@ -476,7 +538,103 @@ def test_bad_options_are_refused_in_a_sentence(flag, says):
 
 def test_export_of_nothing_says_what_is_missing(tmp_path, capsys):
     assert run_train("--part", "export", "--out", str(tmp_path)) == 1
-    assert "--part vae" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("vae.safetensors is missing: make train PART=vae writes it.\n")
+
+
+def test_two_exports_are_equal_bit_for_bit(tmp_path):
+    """In two processes: what Python and Rust keep in tables of hashes has another order in each."""
+    for name in ("one", "two"):
+        code = "import sys; from course import cli; sys.exit(cli.main(sys.argv[1:]))"
+        arguments = ["train", "--part=untrained", f"--export={tmp_path / name}"]
+        subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True)
+    one, two = ({p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
+                for name in ("one", "two"))
+    assert one.keys() == two.keys() and [path for path in one if one[path] != two[path]] == []
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, pictures):
+    """A run of one step for each part."""
+    folder = tmp_path_factory.mktemp("trained")
+    source = next(path for path in pictures.images.filename.parents if path.name.startswith("pictures-"))
+    shutil.copytree(source, folder / source.name)
+    for part in ("vae", "clip", "unet"):
+        assert train_part(part, folder, steps=1) == 0
+    return folder
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def holds(content):
+    return lambda path: path.write_bytes(content)
+
+
+def saves(value):
+    return lambda path: torch.save(value, path)
+
+
+def without(name):
+    return lambda path: (path / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "change", "says"),
+    [
+        ("clip", "pictures-*", without("captions.json"), "is not complete: delete it, and it is drawn anew."),
+        ("clip", "pictures-*", without("pictures.npy"), "is not complete: delete it"),
+        ("clip", "pictures-*/pictures.npy", cut, "is not complete: delete it"),
+        ("clip", "pictures-*/captions.json", cut, "is not complete: delete it"),
+        ("clip", "pictures-*/captions.json", holds(b"7"), "is not complete: delete it"),
+        ("clip", "clip.state.pt", cut, "is damaged, or no saved training: delete it to begin anew."),
+        ("clip", "clip.state.pt", holds(b""), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", holds(b"hello"), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", saves([1, 2]), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", saves(torch.zeros(2)), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", saves({"model": {}, "step": 1}), "is damaged, or no saved training"),
+        ("clip", "clip.state.pt", saves({"model": {}, "optimizer": {}, "extra": {}, "step": 1, "elapsed": 1.0}),
+         "belongs to a model of another size"),
+        ("unet", "vae.safetensors", cut, "vae.safetensors is damaged: make train PART=vae writes it."),
+        ("unet", "vae.safetensors", lambda path: save_file({"x": torch.zeros(1)}, path), "belongs to another model"),
+        ("unet", "vae.json", holds(b"{}"), "vae.json is damaged: make train PART=vae writes it."),
+        ("unet", "vae.json", holds(b""), "vae.json is damaged"),
+        ("unet", "vae.json", lambda path: path.unlink(), "vae.json is missing: make train PART=vae writes it."),
+        ("unet", "clip.safetensors", lambda path: path.unlink(), "clip.safetensors is missing: make train PART=clip"),
+        ("export", "unet.log.jsonl", holds(b""), "unet.log.jsonl is damaged: make train PART=unet writes it."),
+        ("export", "unet.log.jsonl", holds(b'{"step": "x"}'), "unet.log.jsonl is damaged"),
+        ("export", "picture_encoder.safetensors", cut, "picture_encoder.safetensors is damaged"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_files_of_a_run_that_are_no_good_are_named(trained, tmp_path, capsys, part, name, change, says):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (path,) = folder.glob(name)
+    change(path)
+    assert train_part(part, folder, steps=2) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert says in errors[-1] and "Traceback" not in "".join(errors), errors
+
+
+def test_latents_that_are_no_good_are_made_anew(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    latents = folder / "latents.safetensors"
+    for change in (holds(b""), holds(b"hello" * 100), lambda path: save_file({"x": torch.zeros(1)}, path)):
+        change(latents)
+        assert not unet.is_current(latents, "digest", 1)
+    shutil.copyfile(trained / "latents.safetensors", latents)
+    cut(latents)
+    assert train_part("unet", folder, steps=2) == 0
+    made, before = load_file(folder / "latents.safetensors"), load_file(trained / "latents.safetensors")
+    assert torch.equal(made["moments"], before["moments"])
+
+
+def test_networks_that_are_kept_are_named_if_they_are_no_good(tmp_path):
+    for load, name in ((load_judge, "judge.safetensors"), (load_light_finder, "lights.safetensors")):
+        for change in (holds(b"hello"), lambda path: save_file({"x": torch.zeros(1)}, path)):
+            change(tmp_path / name)
+            with pytest.raises(ValueError, match=rf"{name} .*: delete it, and it is trained anew\.$"):
+                load(tmp_path / name)
 
 
 def test_part_and_minutes_from_the_environment(monkeypatch):

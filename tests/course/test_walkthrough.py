@@ -45,8 +45,11 @@ class Terminal:
             os.execvpe(command[0], command, environment)
         self.decoder = codecs.getincrementaldecoder("utf-8")()
 
-    def until(self, text: str | None, seconds: float = 180) -> str:
-        """What is shown up to a text (None: up to the end), without colours and cursor movements."""
+    def until(self, text: str | None, seconds: float = 180, cleared: bool = False) -> str:
+        """What is shown up to a text (None: up to the end), without colours and cursor movements.
+
+        cleared: whether only what was shown since the screen was cleared counts, which it must have been.
+        """
         shown, end = "", time.monotonic() + seconds
         while text is None or text not in plain(shown):
             assert time.monotonic() < end, f"{text!r} did not come: {plain(shown)}"
@@ -59,6 +62,9 @@ class Terminal:
                     assert text is None, f"{text!r} did not come: {plain(shown)}"
                     break
                 shown += self.decoder.decode(data)
+        if cleared:
+            assert "\033[2J" in shown
+            shown = shown.rpartition("\033[2J")[2]
         return plain(shown)
 
     def press(self, keys: str) -> None:
@@ -120,8 +126,13 @@ def test_the_first_hour(repo):
     assert re.search(r"next: exercise 2\.1: .+\n +exercises/stage02_residual\.py:\d+\n", shown)
 
     if MODEL.exists():
-        code, shown = make(repo, "show", "STAGE=1", "OUT=picture.png")
-        assert code == 0 and "picture.png" in shown, shown
+        make_show = ("make", "-s", "show", "STAGE=1", "OUT=picture.png", "NO_VENV=1", f"PYTHON={sys.executable}")
+        terminal = Terminal(repo, *make_show)
+        assert "Before you look: " in terminal.until("(Enter: just show me): ")
+        terminal.press("a\n")
+        shown = terminal.until(None)
+        assert terminal.exit_code() == 0 and "picture.png" in shown, shown
+        assert "Answer: one group per channel. You said: one group for all channels." in shown, shown
         assert (repo / "picture.png").read_bytes().startswith(b"\x89PNG")
 
     code, shown = make(repo, "solution", "STAGE=1")
@@ -148,10 +159,17 @@ def test_watching(repo, way):
     temporary.replace(repo / FILE)
     shown = terminal.until(KEYS)
     assert f"{FILE}  exercise 1.1  test_" in shown and "divides by n - 1" in shown
-    terminal.press("h")
-    terminal.until("level 1 of 3:")
+    for level in (1, 2):  # each time one hint, and the verdict above it
+        terminal.press("h")
+        shown = terminal.until(KEYS)
+        assert "divides by n - 1" in shown and [f"level {i} of 3:" in shown for i in (1, 2)] == [level == 1, level == 2]
     terminal.press("l")
-    assert " 1 group_norm   failing  " in terminal.until("10 key_remapper to do ")
+    shown = terminal.until(KEYS)
+    assert " 1 group_norm   failing  " in shown and "10 key_remapper to do " in shown
+    terminal.press("r")
+    shown = terminal.until("is being tested", cleared=True)  # what the last run said is gone
+    assert "divides by n - 1" not in shown
+    assert "divides by n - 1" in terminal.until(KEYS)
 
     (repo / FILE).write_text(SOLUTION.replace("    batch, channels = x.shape[:2]", "    while True: pass"))
     time.sleep(1)  # it is running; the next save ends it
@@ -220,3 +238,17 @@ def test_wrong_words_get_one_sentence(repo):
     }.items():
         code, shown = make(repo, *words.split())
         assert code != 0 and wanted in shown and "Traceback" not in shown and len(shown.splitlines()) <= 2
+
+
+def test_a_detective_case(repo):
+    (repo / FILE).write_text(SOLUTION)
+    terminal = Terminal(repo, "make", "-s", "detective", "STAGE=1", "SEED=1", "NO_VENV=1", f"PYTHON={sys.executable}")
+    shown = terminal.until("\n> ")
+    assert "A mistake hides in stage 1, exercise 1." in shown and ">>> " in shown and "You get the second when" in shown
+    terminal.press("? group_norm(ones(1, 4, 2, 2), 2)\n")
+    assert re.search(r"  right +\(1, 4, 2, 2\) float64", terminal.until("\n> "))
+    terminal.press("1\n2\n3\n4\nquit\n")  # one of them is right; what comes after it belongs to another case
+    shown = terminal.until(None)
+    assert "Case closed: stage01/" in shown and "1 case solved, " in shown and "Until next time." in shown
+    assert terminal.exit_code() == 0
+    assert (repo / ".course" / "detective.json").is_file() and (repo / FILE).read_text() == SOLUTION

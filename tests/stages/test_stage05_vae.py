@@ -3,6 +3,7 @@
 import functools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from course.feedback.divergence import VAE_PARTS
 from tests.stages import reference
 from tests.stages.blocks import check_block, divergence, make_block, text_of
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, each_way
 from tests.stages.light import without_compiler
+from tests.stages.pretended import check_block_on_gpu, check_call_on_gpu, check_on_gpu, moved, single
 
 with without_compiler():
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -254,6 +257,18 @@ def test_sample_latents_gradients(stage):
 
 
 @sample
+@pytest.mark.parametrize("logvar", [20.0, 80.0])
+def test_the_largest_variance_does_not_overflow_in_float16(stage, logvar):
+    noise = 0.5 * NOISE.sign().half()
+    check(
+        stage, "sample_latents(moments, noise)", math.exp(10.0) * noise,
+        f"sample_latents(moments, noise) in float16 with means of 0 and logvars of {logvar:g}",
+        moments=torch.cat([ZEROS, torch.full_like(NOISE, logvar)], dim=1).half(), noise=noise, tolerance=2e-3,
+        hint="exp(20) is more than float16 can hold, exp(20 / 2) is not: halve before the exponential.",
+    )
+
+
+@sample
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
 def test_sample_latents_keeps_the_dtype(stage, dtype):
     moments, noise = rand(2, 6, 4, 5).to(dtype), NOISE.to(dtype)
@@ -458,6 +473,127 @@ def test_there_and_back(stage, batch, height, width, seed):
         stage, "tensor_to_images(images_to_tensor(images))", images,
         f"tensor_to_images(images_to_tensor(images)) with images of shape {tuple(images.shape)}", images=images,
     )
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+SIZES = [(2, 3, 2), (2, 3, 2), (2, 1, 2), (3, 2, 2)]  # batch, and height and width of the latents
+
+
+@both_halves
+@each_way
+def test_half_called_again(stage, half, way):
+    text, wanted, rules = parts_of(half, TWO_LEVELS)
+    calls = [input_of(half, TWO_LEVELS, batch=b, height=h, width=w, seed=i) for i, (b, h, w) in enumerate(SIZES)]
+    weights = renaming.our_weights(wanted, rules)
+    check_block_in_turn(stage, text, wanted, weights, calls, way, names=NAMES, tolerance=1e-9)
+
+
+@whole
+@pytest.mark.parametrize("method", ["encode", "decode"])
+@each_way
+def test_vae_called_again(stage, method, way):
+    calls = []
+    for i, (batch, height, width) in enumerate([*SIZES, (1, 2, 4)]):
+        latents = latents_of(ONE_LEVEL, batch, height, width, seed=10 + i)
+        images = images_of(ONE_LEVEL, batch, height, width, seed=i)
+        noise = latents if i % 2 else None
+        calls.append({"images": images, "noise": noise} if method == "encode" else {"latents": latents})
+    check_block_in_turn(
+        stage, f"VAE({text_of(ONE_LEVEL)})", functools.partial(THEIR[method], ONE_LEVEL),
+        renaming.our_weights(theirs(ONE_LEVEL), VAE_PARTS), calls, way, method=method, names=NAMES, tolerance=1e-9,
+    )
+
+
+@sample
+def test_sample_latents_called_again(stage):
+    sizes = [(2, 3, 4, 5), (2, 3, 4, 5), (1, 2, 3, 4)]
+    calls = [
+        {"moments": rand(b, 2 * c, h, w, seed=i, scale=5.0), "noise": rand(b, c, h, w, seed=9 - i)}
+        for i, (b, c, h, w) in enumerate(sizes)
+    ]
+    theirs = SimpleNamespace(sample_latents=their_sample)
+    check_function_in_turn(stage, "sample_latents(moments, noise)", theirs, calls)
+
+
+@to_images
+def test_tensor_to_images_called_again(stage):
+    def theirs(x):
+        return ((x + 1) * 127.5).clamp(0, 255).round().byte().permute(0, 2, 3, 1)
+
+    calls = [{"x": rand(*shape, seed=i)} for i, shape in enumerate([(2, 3, 4, 5), (2, 3, 4, 5), (1, 3, 5, 4)])]
+    check_function_in_turn(stage, "tensor_to_images(x)", SimpleNamespace(tensor_to_images=theirs), calls)
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+
+@both_halves
+def test_every_argument_of_a_half_by_its_name(stage, half):
+    _, wanted, rules = parts_of(half, ONE_LEVEL)
+    with torch.no_grad():
+        check_block(
+            stage, f"{half}(config=config)", wanted, rules, names={"config": ONE_LEVEL}, by_name=True,
+            **input_of(half, ONE_LEVEL),
+        )
+
+
+@sample
+def test_sample_latents_by_name(stage):
+    moments = rand(2, 6, 4, 5)
+    check(
+        stage, "sample_latents(moments=moments, noise=noise)", their_sample(moments, NOISE), moments=moments,
+        noise=NOISE,
+    )
+
+
+@whole
+@each_method
+def test_every_argument_by_its_name(stage, method, names):
+    x = inputs_of(ONE_LEVEL, names)
+    with torch.no_grad():
+        check(
+            stage, lambda m: getattr(make_vae(m, ONE_LEVEL), method)(**x), THEIR[method](ONE_LEVEL, *x.values()),
+            f"VAE(config).{method}({', '.join(f'{name}={name}' for name in x)})", tolerance=1e-9, inputs=x,
+        )
+
+
+@to_images
+def test_tensor_to_images_by_name(stage):
+    tensor = rand(2, 3, 4, 5)
+    wanted = ((tensor + 1) * 127.5).clamp(0, 255).round().byte().permute(0, 2, 3, 1)
+    check(stage, "tensor_to_images(tensor=tensor)", wanted, tensor=tensor)
+
+
+@both_halves
+def test_a_half_on_a_gpu(stage, half):
+    text, wanted, rules = parts_of(half, TWO_LEVELS)
+    check_block_on_gpu(stage, text, wanted, rules, NAMES, **input_of(half, TWO_LEVELS))
+
+
+@sample
+def test_sample_latents_on_a_gpu(stage):
+    moments = rand(2, 6, 4, 5)
+    check_call_on_gpu(
+        stage, "sample_latents(moments, noise)", their_sample(moments, NOISE), moments=moments, noise=NOISE
+    )
+
+
+@whole
+@each_method
+def test_on_a_gpu(stage, method, names):
+    x = inputs_of(ONE_LEVEL, names)
+    check_on_gpu(
+        stage, lambda m: getattr(moved(make_vae(m, ONE_LEVEL)), method)(*map(moved, x.values())),
+        single(THEIR[method](ONE_LEVEL, *x.values()).detach()), f"VAE(config).{method}({', '.join(names)})",
+    )
+
+
+@to_images
+def test_tensor_to_images_on_a_gpu(stage):
+    tensor = rand(2, 3, 4, 5)
+    wanted = ((tensor.float() + 1) * 127.5).clamp(0, 255).round().byte().permute(0, 2, 3, 1)
+    check_call_on_gpu(stage, "tensor_to_images(tensor).cpu()", wanted, anywhere=True, tensor=tensor)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 class MultiHeadAttention(MultiHeadAttention):
     def forward(self, x, context=None, mask=None):
         context = x if context is None else context
+        mask = mask[:, 0] if mask is not None and mask.ndim == 4 else mask
         size = self.to_q.out_features // self.num_heads
         heads = []
         for head in range(self.num_heads):
@@ -20,7 +21,7 @@ class PixelAttention(PixelAttention):
     def forward(self, x):
         b, c, h, w = x.shape
         tokens = self.norm(x).reshape(b, c, h * w).mT
-        weights = torch.softmax(self.to_q(tokens) @ self.to_k(tokens).mT / c**0.5, dim=2)
+        weights = torch.softmax(self.to_q(tokens) / c**0.5 @ self.to_k(tokens).mT, dim=2)
         return self.to_out(weights @ self.to_v(tokens)).mT.reshape(b, c, h, w) + x
 
 
