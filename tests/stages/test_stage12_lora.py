@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
 from torch import nn
 
 from course.feedback import renaming
@@ -16,7 +15,11 @@ from course.feedback.divergence import CLIP_PARTS, UNET_PARTS
 from course.feedback.renaming import our_name, our_weights
 from tests.stages import reference
 from tests.stages.blocks import divergence
+from tests.stages.light import without_compiler
 from tests.stages.reference import SMALL_CLIP, SMALL_UNET
+
+with without_compiler():
+    from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
 
 layer_beside = pytest.mark.exercise("12.1")
 changes = pytest.mark.exercise("12.1", "12.2")
