@@ -129,10 +129,11 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     A layer that has LoRAs around it already is there once, under its own name, with all of them.
     """
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, (nn.Linear, nn.Conv2d, LoRA)) and not inside:
+    outer = "none"
+    for name, module in model.named_modules():  # what is inside of a module comes right behind it
+        if isinstance(module, (nn.Linear, nn.Conv2d, LoRA)) and not name.startswith(f"{outer}."):
             found[name] = module
+            outer = name
     return found
 
 

@@ -173,7 +173,7 @@ class LoraPart:
         for start in tqdm(range(0, len(self.old_captions), 4), desc="drawing old pictures", unit="4", mininterval=1.0):
             prompts = self.old_captions[start : start + 4]
             contexts = sampler.contexts_for(model, prompts, [""] * len(prompts), sampling.guidance_scale)
-            shape = (len(prompts), model.unet.conv_in.in_channels, self.size, self.size)
+            shape = (len(prompts), model.vae.post_quant_conv.in_channels, self.size, self.size)
             latents = torch.randn(shape, generator=generator).to(self.device)
             for step in sampler.denoise(model, latents, timesteps, *contexts, sampling):
                 latents = step.latents
@@ -221,7 +221,7 @@ class LoraPart:
         sampler, model = self.blocks[9], self.diffusion
         new = [f"a {self.word}", *self.captions]
         prompts = [some[i % len(some)] for some in (new, self.old_captions) for i in range(4)]
-        shape = (len(prompts), model.unet.conv_in.in_channels, self.size, self.size)
+        shape = (len(prompts), model.vae.post_quant_conv.in_channels, self.size, self.size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(SHEET_SEED)).to(self.device)
         sampling = sampler.Sampling(OLD_STEPS, 4.0, "dpm++2m")
         images = sampler.text_to_image(model, prompts, [""] * len(prompts), noise, sampling)
