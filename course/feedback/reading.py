@@ -67,4 +67,10 @@ READING = {
     "12.7": "github.com/huggingface/diffusers and github.com/kohya-ss/sd-scripts",
     "12.8": "Hu et al., arXiv:2106.09685, section 4.1",
     "12.9": "Ruiz et al., arXiv:2208.12242, section 3.3 and equation 2",
+    "13.1": "Vaswani et al., arXiv:1706.03762, section 3.5",
+    "13.2": "Guo et al., arXiv:2307.04725, section 4.2",
+    "13.3": "Guo et al., arXiv:2307.04725, section 4.2",
+    "13.4": "Guo et al., arXiv:2307.04725, section 4.2",
+    "13.5": "Guo et al., arXiv:2307.04725, section 4.2",
+    "13.6": "Guo et al., arXiv:2307.04725, and github.com/guoyww/AnimateDiff",
 }

@@ -46,6 +46,7 @@ def check_block(
     about: str = "",
     hint: str = "",
     gradients: bool = False,
+    by_name: bool = False,
     tolerance: float = TOLERANCE,
     names: Mapping[str, Any] | None = None,
     explain: Callable[[ModuleType], str] | None = None,
@@ -59,6 +60,7 @@ def check_block(
         rules: from its parameters' names to ours.
         about: what else the message says of the call.
         gradients: whether the gradients of inputs and parameters are compared, too.
+        by_name: whether ours gets its inputs by their names.
         names: what names in the text mean, besides those of the module.
         inputs: what both are called with, in this order; the block must not change them.
     """
@@ -66,6 +68,8 @@ def check_block(
 
     def run(module: ModuleType) -> Any:
         block = make_block(module, text, our_weights(theirs, rules), names)
+        if by_name:
+            return block(**inputs)
         return results_and_gradients(block, *values) if gradients else block(*values)
 
     if gradients:
@@ -73,7 +77,8 @@ def check_block(
     else:
         expected = theirs(*values)
         expected = getattr(expected, "sample", expected).detach()
-    call = f"{text}({', '.join(inputs)}){' and its gradients' if gradients else ''}{about and ' ' + about}"
+    given = (f"{name}={name}" if by_name else name for name in inputs)
+    call = f"{text}({', '.join(given)}){' and its gradients' if gradients else ''}{about and ' ' + about}"
     kept = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     check(stage, run, expected, call, tolerance=tolerance, hint=hint, explain=explain, inputs=kept)
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
 from torch import nn
 
 from course.core.config import CLIPConfig, UNetConfig
@@ -17,6 +16,10 @@ from course.feedback.divergence import CLIP_PARTS, UNET_PARTS
 from course.feedback.renaming import our_name, our_weights
 from tests.stages import reference
 from tests.stages.blocks import divergence
+from tests.stages.light import without_compiler
+
+with without_compiler():
+    from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
 
 # Small, so that the wrong versions of a call take no time: but with every kind of layer, and each kind of name.
 SMALL_UNET = UNetConfig(
