@@ -15,9 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from course.core.assemble import Blocks, for_generating
-from course.core.messages import Refusal
+from course.core.messages import Refusal, printable
 from course.core.options import expanded
-from course.core.screen import printable
 from course.core.stages import ENCORE, PIPELINE, ROOT, short_path
 from course.core.threads import waiting
 from course.core.writing import check_writable
