@@ -89,8 +89,8 @@ class PretendedGPU(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = computed(function, args, kwargs or {})
         if isinstance(result, Tensor) and not isinstance(result, OnGPU):
-            before = [x.made_at for x in tree_leaves((args, kwargs)) if hasattr(x, "made_at")]
-            result.made_at = before[0] if before else self.line()
+            before = [x.made for x in tree_leaves((args, kwargs)) if hasattr(x, "made")]
+            result.made = before[0] if before else (name(function), self.line())
         return result
 
     def line(self) -> tuple[str, int] | None:
@@ -123,9 +123,10 @@ def check_devices(function: Any, args: Any, tensors: list[Tensor], there: list[T
         return
     if name(function) in INDEXING and isinstance(args[0], OnGPU) and all(isinstance(x, OnGPU) for x in args[2:3]):
         return
+    maker = f"{here[0].made[0]} has made" if hasattr(here[0], "made") else "is"
     error = WrongDevice(
-        f"{name(function)} gets {describe(here[0])} that is on the processor, and {describe(there[0])} that is on the "
-        "GPU."
+        f"{name(function)} gets {describe(here[0])} that {maker} on the processor, and {describe(there[0])} that is on "
+        "the GPU."
     )
     error.here = here[0]
     raise error
@@ -141,7 +142,7 @@ def unwrapped(x: Any) -> Any:
 
 def wrapped(numbers: Tensor, function: Any) -> Tensor:
     if numbers.dtype == torch.float64:
-        raise WrongDevice(f"{name(function)} makes a float64 tensor on the GPU, and Apple's GPUs have none.")
+        raise WrongDevice(f"{name(function)} makes {describe(numbers)} on the GPU, and Apple's GPUs have no float64.")
     return OnGPU(numbers)
 
 
@@ -188,7 +189,7 @@ def check_on_gpu(
                 return tree_map(unwrapped if anywhere else fetched, run(module))
         except WrongDevice as error:
             told = AssertionError(f"{call} on a GPU: {error}\n  Hint: {hint}")
-            if place := getattr(getattr(error, "here", None), "made_at", None):
+            if place := getattr(getattr(error, "here", None), "made", (None, None))[1]:
                 line = linecache.getline(*place).strip()
                 told.add_note(f"What is on the processor was made here:\n{short_path(place[0])}:{place[1]}\n    {line}")
             raise told from error
