@@ -40,8 +40,9 @@ def run(lab: Lab) -> Result:
     )
     worst = max(range(len(BANDS)), key=lambda i: losses["VAE"][i])
     text = (
-        f"In {len(images)} pictures one sees {strongest} the best. Pictures come back from the VAE at {psnr['VAE']:.1f} dB; made "
-        f"smaller until they have as few numbers, and enlarged again, at {psnr['made smaller']:.1f} dB. The VAE loses "
+        f"In {len(images)} pictures one sees {strongest} the best. Pictures come back from the VAE at "
+        f"{psnr['VAE']:.1f} dB; made smaller until they have as few numbers, and enlarged again, at "
+        f"{psnr['made smaller']:.1f} dB. The VAE loses "
         + ", ".join(f"{losses['VAE'][i]:.0%} of the energy of detail of {name}" for i, name in enumerate(BANDS))
         + "."
     )
