@@ -495,13 +495,13 @@ def test_half_called_again(stage, half, way):
 def test_vae_called_again(stage, method, way):
     calls = []
     for i, (batch, height, width) in enumerate([*SIZES, (1, 2, 4)]):
-        latents = latents_of(TWO_LEVELS, batch, height, width, seed=10 + i)
-        images = images_of(TWO_LEVELS, batch, height, width, seed=i)
+        latents = latents_of(ONE_LEVEL, batch, height, width, seed=10 + i)
+        images = images_of(ONE_LEVEL, batch, height, width, seed=i)
         noise = latents if i % 2 else None
         calls.append({"images": images, "noise": noise} if method == "encode" else {"latents": latents})
     check_block_in_turn(
-        stage, f"VAE({text_of(TWO_LEVELS)})", functools.partial(THEIR[method], TWO_LEVELS),
-        renaming.our_weights(theirs(TWO_LEVELS), VAE_PARTS), calls, way, method=method, names=NAMES, tolerance=1e-9,
+        stage, f"VAE({text_of(ONE_LEVEL)})", functools.partial(THEIR[method], ONE_LEVEL),
+        renaming.our_weights(theirs(ONE_LEVEL), VAE_PARTS), calls, way, method=method, names=NAMES, tolerance=1e-9,
     )
 
 

@@ -82,7 +82,7 @@ def check_remap(stage, part, start="", hint="", config=SMALL):
     call = f"remap_{part}(state_dict)"
     whole = f"{call} with {len(size.channels)} levels and blocks_per_level={size.blocks_per_level}"
     check(
-        stage, lambda m: only(getattr(m, f"remap_{part}")(tensors)), only(wanted(part, config)),
+        stage, lambda m: only(getattr(m, f"remap_{part}")(dict(tensors))), only(wanted(part, config)),
         f"the part {start}... of {call}" if start else whole, hint=hint, inputs=tensors,
     )
 
