@@ -542,7 +542,8 @@ def test_diffusers_opens_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--part=encoder", "PART=encoder is not possible: choose vae, decoder, clip, unet, all, motion, export or untrained."),
+        ("--part=encoder",
+         "PART=encoder is not possible: choose vae, decoder, clip, unet, all, motion, export or untrained."),
         ("--minutes=soon", "MINUTES=soon is not a number."),
         ("--seed=4294967296", "SEED=4294967296 is not possible: choose 0 to 4294967295."),
         ("--minutes=-3", "MINUTES=-3 is not possible: choose a number above 0."),
