@@ -84,6 +84,7 @@ COMMANDS = (
     Command("weights", "course.draw.weights:weights", "fetch Stable Diffusion 1.5 (4 GB)",
             (("", "fetch Stable Diffusion 1.5 (4 GB), to draw with CHECKPOINT=checkpoints/sd15/..."),)),
     Command("bench", "tools.bench:bench", "speed and memory against diffusers"),
+    Command("gpu-report", "tools.gpu_report:report", "all checks and figures of a new GPU, in one file"),
     Command("latency", "tools.latency:latency", "how long a verdict takes, with make test and with make watch"),
     Command("stubs", "course.core.workspace:stubs", "make exercises/ anew out of solutions/", (), ANYWHERE),
 )

@@ -27,8 +27,8 @@ MOST_JUDGED = 20
 def run(lab: Lab) -> Result:
     samplers = lab.blocks[9].SAMPLERS
     counts = lab.pick(COUNTS, COUNTS[:3])
-    scenes = lab.scenes_to_draw(lab.pick(6, 2), seed=5)
-    compared = lab.pick(2, 1)
+    scenes = lab.scenes_to_draw(lab.pick(4, 2), seed=5)
+    compared = 1
     prompts = lab.prompts(scenes)
     limit = lab.draw(prompts[:compared], seed=40, steps=lab.pick(500, 4)).cpu().clamp(-1, 1)
 
@@ -86,11 +86,12 @@ def draw(
     left.set_ylabel("all four right (%)", fontsize=11)
     middle.set_ylabel("distance from\n500 steps (%)", fontsize=11)
     middle.set_yscale("log")
+    middle.set_yticks([0.5, 1, 2, 5, 10, 20, 40], ["0.5", "1", "2", "5", "10", "20", "40"])
     for axes in (left, middle):
         axes.set_xscale("log")
         axes.set_xticks(judged if axes is left else counts, [str(c) for c in (judged if axes is left else counts)])
         axes.minorticks_off()
         axes.set_xlabel("steps", fontsize=11)
-        axes.legend(fontsize=10)
+        axes.legend(fontsize=10, loc="lower right" if axes is left else "upper right")
         axes.grid(alpha=0.3)
     return figure
