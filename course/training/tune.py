@@ -67,7 +67,7 @@ class TuneOptions(Options):
     checkpoint: str | None = like(Settings, "checkpoint", None)
     tokenizer: str | None = like(Settings, "tokenizer", None)
     ema: bool = option(True, "begin with the averaged weights, or with the raw ones")
-    seed: int = option(0, "of everything that is random")
+    seed: int = option(0, "of everything that is random", least=0, most=2**32 - 1)
     device: str = like(Settings, "device", "auto")
     threads: int | None = option(None, "of the processor", least=1)
     blocks: str = like(Settings, "blocks", "auto", "whose stage 12; auto: yours if it is finished")
