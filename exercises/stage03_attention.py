@@ -25,11 +25,13 @@ from .stage01_group_norm import GroupNorm
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Exercise 3.1: mix the values, weighted by how well each query agrees with each key.
 
-        attention(Q, K, V) = softmax(Q K^T / sqrt(d) + mask) V          d: the length of one query
+        attention(Q, K, V) = softmax(Q K^T / scale + mask) V
 
-    The softmax runs over the keys, so each query's weights sum to one. If the numbers in queries and keys are
-    independent with mean zero and variance one, dividing by sqrt(d) gives the scores variance one too. Scale the
-    queries before the product rather than the scores after it: in float16 the unscaled scores can overflow.
+    The softmax runs over the keys, so each query's weights sum to one. The scale depends on d alone, the length of one
+    query. To find it, draw queries and keys whose numbers are independent with mean zero and variance one, and print
+    the variance of the products q.k for d = 4, 64 and 1024. Divided by the scale, it has to be one for every d: the
+    larger the scores, the closer softmax comes to giving all the weight to a single key. Scale the queries before the
+    product rather than the scores after it: in float16 the unscaled scores can overflow.
 
     Args:
         query: (..., queries, d).

@@ -3,13 +3,14 @@
 For training, noise is added to a picture in 1000 small steps, x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) e, with new
 noise e in each. A sum of independent Gaussian variables is Gaussian, so all steps up to t can be written as one:
 
-    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e          abar_t = product of (1 - beta_s) for s = 0 ... t
+    x_t = signal_t x_0 + sigma_t e
 
-Sampling solves this for x_0: a prediction of the noise e gives a guess of the picture x_0, and from the guess one can
-jump to any other t. A single jump from nearly pure noise to the end gives about the average of all pictures that the
-noise could have come from, which is blurred. So a sampler takes many steps: predict, go a part of the way, predict
-again. DDIM mixes the guess with the predicted noise; DDPM adds fresh noise; Euler takes a straight step along the slope
-of a differential equation; DPM-Solver++(2M) also uses the guess of the step before, and needs fewer steps.
+with two numbers that follow from the betas (exercises 8.2 and 8.3). Sampling solves this for x_0: a prediction of the
+noise e gives a guess of the picture x_0, and from the guess one can jump to any other t. A single jump from nearly pure
+noise to the end gives about the average of all pictures that the noise could have come from, which is blurred. So a
+sampler takes many steps: predict, go a part of the way, predict again. DDIM mixes the guess with the predicted noise;
+DDPM adds fresh noise; Euler takes a straight step along the slope of a differential equation; DPM-Solver++(2M) also
+uses the guess of the step before, and needs fewer steps.
 
 Stable Diffusion's betas are squares of evenly growing numbers. These numbers, sqrt(beta_t), are the standard deviations
 of the noise that the steps add. Between the first and the last, such betas are smaller than evenly growing ones with
@@ -81,7 +82,11 @@ class NoiseSchedule:
     def add_noise(self, original: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Exercise 8.3: jump from clean latents to any timestep in one go.
 
-            noisy = sqrt(abar_t) * original + sqrt(1 - abar_t) * noise          each sample with its own t
+            noisy = signal * original + sigma * noise          each sample with its own t, so with its own factors
+
+        Which factors, both positive, are these? abar_t is the share of the original's variance that is left at t. The
+        noise has variance one and is independent of the original. If the original's variance is one too, that of the
+        noisy latents is one at every t.
 
         Args:
             original: (batch, channels, height, width), clean.
@@ -94,9 +99,9 @@ class NoiseSchedule:
         raise NotImplementedError("exercise 8.3: jump from clean latents to any timestep in one go")
 
     def predict_original(self, noisy: Tensor, predicted_noise: Tensor, timestep: int) -> Tensor:
-        """Exercise 8.4: what the clean latents are if the predicted noise is right: add_noise solved for the original.
+        """Exercise 8.4: what the clean latents are if the predicted noise is right.
 
-            original = (noisy - sqrt(1 - abar_t) * predicted_noise) / sqrt(abar_t)
+        add_noise says how the noisy latents come from the original and the noise: solve that for the original.
 
         Args:
             noisy, predicted_noise: (batch, channels, height, width).
@@ -156,9 +161,13 @@ def ddim_step(
 ) -> Tensor:
     """Exercise 8.6: DDIM: guess the clean latents, then add the predicted noise again, but less of it.
 
-        original = predict_original(latents, predicted_noise, t)
-        sigma    = eta * sqrt((1 - abar_next) / (1 - abar_t)) * sqrt(1 - abar_t / abar_next)
-        result   = sqrt(abar_next) * original + sqrt(1 - abar_next - sigma^2) * predicted_noise + sigma * noise
+    Write it for eta = 0 first, where nothing is drawn: guess the original (predict_original), and mix the guess with
+    the predicted noise as add_noise does, but as at next_timestep.
+
+    With eta > 0, a part of the noise in the result is fresh: sigma * noise is added, and the predicted noise gets a
+    smaller factor, so that the variances of the two parts have the same sum as before. The guess keeps its factor.
+
+        sigma = eta * sqrt((1 - abar_next) / (1 - abar_t)) * sqrt(1 - abar_t / abar_next)
 
     Stable Diffusion's own sampler never arrives at abar = 1: when next_timestep is negative it takes abar_0.
 
@@ -211,14 +220,12 @@ def euler_step(
 ) -> Tensor:
     """Exercise 8.8: Euler: a straight step along the slope of a differential equation.
 
-    Divided by sqrt(abar), the latents are original + sigma * noise with sigma = sqrt((1 - abar) / abar). The noise is
-    the derivative of that with respect to sigma, and Euler's method goes along this slope in a straight line:
+    Divide what add_noise gives by its factor of the original: that is original + sigma * noise. What is this sigma? Let
+    it change while original and noise stay: what is the derivative of the sum with respect to sigma? Euler's method
+    goes along this slope in a straight line, from the sigma of timestep to that of next_timestep, with the predicted
+    noise for the noise. Multiplied by add_noise's factor at next_timestep, the sum becomes latents again.
 
-        scaled = latents / sqrt(abar_t)
-        scaled = scaled + (sigma_next - sigma_t) * predicted_noise
-        result = scaled * sqrt(abar_next)
-
-    On the last step abar_next is 1 and sigma_next 0. On all other steps this is DDIM with eta = 0, written differently.
+    On the last step abar_next is 1 and sigma_next 0. On all other steps the result is that of DDIM with eta = 0. Why?
 
     Args and result: as for ddim_step.
     """
@@ -236,7 +243,7 @@ def dpm_solver_2m_step(
 ) -> Tensor:
     """Exercise 8.9: DPM-Solver++(2M): a step that also uses how the guess has changed since the step before.
 
-    With alpha = sqrt(abar), sigma = sqrt(1 - abar), lambda = log(alpha / sigma) at each of the timesteps:
+    With the factors of add_noise, alpha of the original and sigma of the noise, and lambda = log(alpha / sigma):
 
         original = predict_original(latents, predicted_noise, t)
         h        = lambda_next - lambda_t

@@ -78,10 +78,10 @@ class Step:
 def classifier_free_guidance(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """Exercise 9.1: amplify what the prompt changes in the predicted noise.
 
-        guided = unconditional + scale * (conditional - unconditional)
-
-    Scale 0 ignores the prompt, 1 is the prediction for the prompt as it is, and 7.5 is what Stable Diffusion is usually
-    run with. The paper's w is scale - 1, so its w = 0 is the prediction for the prompt.
+    Find the formula: as the scale grows, the result moves along a straight line, by the same amount for each unit of
+    the scale. Scale 0 ignores the prompt: the result is the unconditional prediction. Scale 1 gives the prediction for
+    the prompt as it is. Stable Diffusion is usually run with 7.5, far beyond that. The paper's w is scale - 1, so its
+    w = 0 is the prediction for the prompt.
 
     Args:
         unconditional: the noise predicted for the negative prompt (or none), (batch, channels, height, width).
@@ -228,7 +228,8 @@ def image_to_image(
     """Exercise 9.5: from pictures and prompts to new pictures.
 
     Encode the pictures, leave out the timesteps before schedule.start_index(sampling.num_steps, strength), add noise to
-    the latents as at the first timestep that is left, and go on as in text_to_image.
+    the latents as at the first timestep that is left, and go on as in text_to_image. The VAE takes pictures in the
+    dtype of its weights, which is that of the contexts; the latents go on in the dtype of `noise`, float32.
 
     Args:
         images: (batch, 3, height, width), float32, in [-1, 1].
@@ -258,10 +259,11 @@ def inpaint(
 ) -> Tensor:
     """Exercise 9.6: repaint a part of the pictures and keep the rest.
 
-    As image_to_image, but at strength 1 start from the noise alone, and after every step keep the new latents only
-    where the mask is 1; elsewhere take the encoded pictures with the same `noise` added as at the next timestep (none
-    when that is -1). The latents' mask takes one pixel of the mask for each latent: of the square of model.vae.factor x
-    model.vae.factor pixels (8x8) that belong to it, the top left one.
+    As image_to_image, with pictures and latents in the same dtypes, but at strength 1 start from the noise alone, and
+    after every step keep the new latents only where the mask is 1; elsewhere take the encoded pictures with the same
+    `noise` added as at the next timestep (none when that is -1). The latents' mask takes one pixel of the mask for each
+    latent: of the square of pixels that belong to it, the top left one. model.vae.factor says how many pixels wide and
+    high that square is: 8 in Stable Diffusion, but not in every VAE.
 
     Args:
         images: (batch, 3, height, width), float32, in [-1, 1].

@@ -169,7 +169,8 @@ def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
         mean, logvar = the first and the second half of the channels of moments
         latents = mean + exp(logvar / 2) * noise
 
-    logvar is the logarithm of the variance. Clamp it to [-30, 20] first, so that the exponential does not overflow.
+    logvar is the logarithm of the variance. Clamp it to [-30, 20] first, so that the exponential is at most exp(10) =
+    22026: even float16, which ends at 65504, can hold that.
 
     Args:
         moments: (batch, 2 * latent_channels, height, width).

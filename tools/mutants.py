@@ -1,17 +1,21 @@
-"""Proves that the tests of each stage notice every mistake of the catalogue, and that the messages name it.
+"""Proves that the tests of each stage notice every mistake of the catalogue, that the messages name it, and that they
+name none that was not made.
 
 Usage: python -m course mutants [--stage 3]
 """
 
+import random
 from dataclasses import dataclass
 
-from course.core.options import OneStage
-from course.core.stages import STAGES, Stage
+from course.core.options import OneStage, option
+from course.core.stages import STAGES, Stage, find_stage
 from course.feedback.mistakes import Mistake, exercise_of, mistakes_of, wrong_text
 from course.learn.board import Verdict
+from tools import claims
 from tools.versions import Version, run_versions
 
-WANTED = 0.85  # the share of all mistakes that a failed test's message names
+SECONDS = 0.5  # for a diagnosis: more would only rule out other mistakes than the one that was made
+WANTED = 0.97  # the share of all mistakes that a failed test's message names
 
 
 @dataclass
@@ -48,7 +52,7 @@ def judge(stages: list[Stage], talk: bool = False) -> list[Case]:
         if talk and (complaint := Case(entries[index][1], verdict).complaint()):
             print(complaint, flush=True)
 
-    verdicts = run_versions(versions, report)
+    verdicts = run_versions(versions, report, seconds=SECONDS)
     return [Case(mistake, verdict) for (_, mistake), verdict in zip(entries, verdicts, strict=True)]
 
 
@@ -67,7 +71,19 @@ def good_enough(cases: list[Case]) -> bool:
     return all(case.caught for case in cases) and sum(case.named for case in cases) >= WANTED * len(cases)
 
 
-def mutants(options: OneStage) -> int:
+@dataclass
+class MutantsOptions(OneStage):
+    pairs: int = option(300, "pairs of mistakes that are handed in, to see whether messages claim others", least=0)
+    changes: int = option(300, "small changes of the solutions that are handed in for the same", least=0)
+    seed: int = option(0, "which pairs and changes these are", least=0)
+
+
+def mutants(options: MutantsOptions) -> int:
+    """Runs the command. With a stage, the pairs and changes are those among them that are of this stage."""
     cases = judge([options.stage] if options.stage else list(STAGES), talk=True)
-    print(f"\n{table(cases)}")
-    return int(not good_enough(cases))
+    print(f"\n{table(cases)}\n", flush=True)
+    chance = random.Random(options.seed)
+    handed_in = claims.pairs(options.pairs, chance) + claims.small_changes(options.changes, chance)
+    found = claims.judge([one for one in handed_in if options.stage in (None, find_stage(one.version.stage))])
+    print("\n".join([*(claim.complaint() for claim in found if claim.is_false), claims.summary(found)]))
+    return int(not good_enough(cases) or not claims.good_enough(found))

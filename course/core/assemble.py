@@ -72,7 +72,7 @@ class Blocks:
         module = ModuleType(f"{self.package}.{stage.module}")
         module.__file__ = filename
         module.__package__ = self.package
-        module.__source__ = source  # for with_version
+        module.__source__ = source  # for versions that are made from it
         sys.modules[module.__name__] = module
         try:
             exec(_compiled(source, filename), module.__dict__)

@@ -5,14 +5,17 @@ checkpoint (`config.json`) holds the same names under "vae", "clip" and "unet" a
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from course.core.options import shortened
 from solutions.stage05_vae import VAEConfig
 from solutions.stage06_clip import CLIPConfig
 from solutions.stage07_unet import UNetConfig
+
+LARGEST = {"num_layers": 100, "blocks_per_level": 100}  # without a bound, making a model might never end
+LARGEST_OTHER = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,7 @@ class ModelConfig:
         """Reads a config file. ValueError, in one sentence, if it is not one."""
         try:
             config = _read("the file", json.loads(Path(path).read_text(encoding="utf-8")), cls)
-            levels, marks = len(config.unet.channels), len(config.unet.attention)
-            if marks != levels:
-                raise ValueError(f"attention has {marks} entries and channels has {levels}")
+            _check(config)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a model config: {error}") from None
         return config
@@ -43,24 +44,45 @@ class ModelConfig:
 
 def _read(name: str, value: Any, kind: Any) -> Any:
     """A value of this kind out of JSON: a dataclass, a tuple, a bool, a positive int, a finite float."""
+    shown = shortened(repr(value))
     if is_dataclass(kind):
         if not isinstance(value, dict):
-            raise ValueError(f"{name} is {value!r}, not an object")
+            raise ValueError(f"{name} is {shown}, not an object")
         kinds = get_type_hints(kind)
         if unknown := sorted(set(value) - set(kinds)):
-            raise ValueError(f"{name} has an unknown entry {unknown[0]!r}")
+            raise ValueError(f"{name} has an unknown entry {shortened(repr(unknown[0]))}")
         return kind(**{entry: _read(entry, part, kinds[entry]) for entry, part in value.items()})
     if get_args(kind):
         if not isinstance(value, list) or not value:
-            raise ValueError(f"{name} is {value!r}, not a list with an entry per level")
+            raise ValueError(f"{name} is {shown}, not a list with an entry per level")
         return tuple(_read(name, entry, get_args(kind)[0]) for entry in value)
     if kind is bool and type(value) is not bool:
-        raise ValueError(f"{name} holds {value!r}, not true or false")
-    if kind is int and (type(value) is not int or value < 1):
-        raise ValueError(f"{name} is {value!r}, not a positive whole number")
-    if kind is float and (type(value) not in (int, float) or not math.isfinite(value)):
-        raise ValueError(f"{name} is {value!r}, not a number")
+        raise ValueError(f"{name} holds {shown}, not true or false")
+    if kind is int and (type(value) is not int or not 1 <= value <= LARGEST.get(name, LARGEST_OTHER)):
+        raise ValueError(f"{name} is {shown}, not a whole number from 1 to {LARGEST.get(name, LARGEST_OTHER)}")
+    if kind is float and (type(value) not in (int, float) or not -LARGEST_OTHER <= value <= LARGEST_OTHER):
+        raise ValueError(f"{name} is {shown}, not a number from -{LARGEST_OTHER} to {LARGEST_OTHER}")
     return value
+
+
+def _check(config: ModelConfig) -> None:
+    """A ValueError for numbers that do not go together."""
+    vae, clip, unet = config.vae, config.clip, config.unet
+    if len(unet.attention) != len(unet.channels):
+        raise ValueError(f"attention has {len(unet.attention)} entries and channels has {len(unet.channels)}")
+    attending = [width for width, attends in zip(unet.channels, unet.attention) if attends]
+    shares = {
+        "num_groups of the VAE": (vae.num_groups, vae.channels),
+        "num_groups of the U-Net": (unet.num_groups, unet.channels),
+        "num_heads of the U-Net": (unet.num_heads, (*attending, unet.channels[-1])),
+        "num_heads of the text encoder": (clip.num_heads, (clip.width,)),
+    }
+    for name, (number, widths) in shares.items():
+        for width in widths:
+            if width % number:
+                raise ValueError(f"{name} is {number}, which does not divide its width {width}")
+    if vae.scaling_factor == 0:
+        raise ValueError("scaling_factor is 0")
 
 
 def tiny_config(vocab_size: int = 1024) -> ModelConfig:

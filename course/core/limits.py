@@ -21,12 +21,15 @@ class Stuck(BaseException):
 
 
 @contextlib.contextmanager
-def limited(seconds: float, path: Path | None = None) -> Iterator[None]:
-    """Raises Stuck in the code below after so many seconds of computing, naming the line of `path` that was running."""
+def limited(seconds: float, path: Path | None = None, patience: float = PATIENCE) -> Iterator[None]:
+    """Raises Stuck in the code below after so many seconds of computing, naming the line of `path` that was running.
+
+    With waiting it may take `patience` times as long.
+    """
     started, computed = time.monotonic(), time.process_time()
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if time.process_time() - computed < seconds and time.monotonic() - started < PATIENCE * seconds:
+        if time.process_time() - computed < seconds and time.monotonic() - started < patience * seconds:
             return  # the bell rings again
         inside = (f for f, _ in traceback.walk_stack(frame) if path and f.f_code.co_filename == str(path))
         here = next(inside, None)

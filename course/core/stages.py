@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOLUTIONS = ROOT / "solutions"
+LARGEST_SOURCE = 1_000_000  # bytes
 TESTS = ROOT / "tests" / "stages"
 
 
@@ -61,11 +62,14 @@ def source_of(path: Path) -> str:
     """The text of a stage's file.
 
     Raises:
-        OSError: if there is no such file, or something else is in its place: reading a pipe would never end.
+        OSError: if there is no such file, or something else is in its place: reading a pipe would never end, and
+            parsing a huge file takes minutes.
         UnicodeDecodeError: if it is not UTF-8.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "Not a file", str(path))
+    if path.stat().st_size > LARGEST_SOURCE:
+        raise OSError(errno.EFBIG, "File too large", str(path))
     return path.read_text(encoding="utf-8-sig")
 
 

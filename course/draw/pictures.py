@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from course.core.messages import first_line
 from course.core.options import expanded
 from course.core.writing import whole_file
 
@@ -54,8 +55,10 @@ def read_picture(path: str | Path, argument: str) -> Image.Image:
             f"{argument}={path} has {size}more than the {MAX_PIXELS // 1_000_000} million that are read: "
             "make it smaller first."
         ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, ValueError) as error:
-        what = "is no picture" if isinstance(error, UnidentifiedImageError) else f"cannot be read ({error})"
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers trip over a damaged file in many ways
+        what = "is no picture" if isinstance(error, UnidentifiedImageError) else f"cannot be read ({first_line(error)})"
         raise ValueError(f"{argument}={path} {what}.") from None
 
 

@@ -1,7 +1,7 @@
 """What all stage tests share: run the learner's code, compare, and say in a few lines what is wrong."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course.feedback import diagnosis
+from course.feedback import diagnosis, float32
 
 LONG = 150  # characters of a list that is not shown in full
 TOLERANCE = 1e-10  # relative error of float64 results; rounding alone stays below 1e-13 in every block
@@ -72,6 +72,9 @@ def check(
         run = evaluated(run, given)
     explain = explain if diagnosis.left > 0 else None
     trial = diagnosis.Trial(stage, run, inputs or {}, lambda value: difference(value, expected, tolerance))
+    if diagnosis.comparison:
+        diagnosis.comparison.see(trial)
+        return
     result = trial.of(stage)
     if result.error is not None:
         if explain and type(result.error) is RuntimeError:  # as a rule, shapes that do not fit together
@@ -83,11 +86,20 @@ def check(
             f"  The caller still needs {result.changed}: compute a new tensor (x = x + 1, not x += 1 or x.add_(1))."
         )
         raise diagnosis.attach(AssertionError(message), trial, result)
+    if result.setting:
+        message = (
+            f"{call} changes a setting of the whole program: {result.setting}.\n"
+            "  Whatever runs afterwards would go on with it. Say what you need where you need it."
+        )
+        raise diagnosis.attach(AssertionError(message), trial, result)
     problem = trial.problem(result.value)
     if problem:
-        lines = [f"{call}: {problem}", explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
+        lines = [f"{call}: {problem}"]
+        if diagnosis.left > 0 and float32.is_to_blame(lambda: trial.of(stage), trial.is_right):
+            lines.append(float32.CAUSE)
+        else:
+            lines += [explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
         raise diagnosis.attach(AssertionError("\n".join(filter(None, lines))), trial, result)
-    diagnosis.remember(trial, call)
 
 
 def evaluated(call: str, given: Mapping[str, Any]) -> Callable[[ModuleType], Any]:
@@ -237,17 +249,15 @@ def give_weights(module: nn.Module, weights: Mapping[str, Tensor], call: str) ->
     missing = [name for name in weights if name not in own]
     unexpected = [name for name in own if name not in weights]
     if missing:
-        close = difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.5)
         raise AssertionError(
             f"{call} has no parameter {missing[0]!r} (wanted, of shape {tuple(weights[missing[0]].shape)})"
-            + (f"; should your {close[0]!r} have that name?" if close else ".")
+            + why_missing(module, missing[0], unexpected)
             + ("" if len(missing) == 1 else f"\n  {len(missing)} parameters are missing in all.")
-            + "\n  The docstring lists the names; a layer counts once it is an attribute set in __init__."
         )
     if unexpected:
         raise AssertionError(
             f"{call} has a parameter {unexpected[0]!r} of shape {tuple(own[unexpected[0]].shape)} too many: "
-            "the original block has none there."
+            "the block of diffusers or transformers that yours is compared with has none there."
         )
     for name, tensor in weights.items():
         if own[name].shape != tensor.shape:
@@ -269,6 +279,24 @@ def give_weights(module: nn.Module, weights: Mapping[str, Tensor], call: str) ->
             )
     module.load_state_dict({name: tensor.double() for name, tensor in weights.items()})
     return module
+
+
+def why_missing(module: nn.Module, name: str, unexpected: Sequence[str]) -> str:
+    """Why a module has no parameter of this name: what is there instead, or a parameter of another name."""
+    value, path, rest = module, "", name.split(".")
+    while rest and isinstance(value, nn.Module):
+        value, path = getattr(value, rest[0], None), f"{path}.{rest.pop(0)}".lstrip(".")
+    kind = "a plain tensor" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
+    if value is not None and not rest:
+        return f"; {path} is {kind}: make it an nn.Parameter, so that it can be trained."
+    if isinstance(value, (list, tuple, dict)):
+        right = "nn.ModuleDict" if isinstance(value, dict) else "nn.ModuleList"
+        return f"; {path} is a plain {type(value).__name__}, whose layers are not counted: make it an {right}."
+    if value is not None:
+        return f"; {path} is {kind}, which has no parameters."
+    if close := difflib.get_close_matches(name, unexpected, n=1, cutoff=0.5):
+        return f"; should your {close[0]!r} have that name?\n  The docstring lists the names."
+    return ".\n  The docstring lists the names; a layer counts once it is an attribute set in __init__."
 
 
 def results_and_gradients(

@@ -1,36 +1,74 @@
-"""Recognises a mistake by its result: runs the wrong versions of the stage on the same input and compares."""
+"""Says of a failed call which exercise is wrong, and which mistake of the catalogue was made in it.
+
+The exercise: with its body written as in the solution, the call comes out right. The mistake: a version of the stage
+with only this mistake in it gives what the learner's exercise gives, in this call and in those of all the other tests.
+"""
 
 import re
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from course.core.assemble import Blocks, for_testing
 from course.core.limits import Stuck, limited
 from course.core.stages import STAGES, Stage
-from course.feedback.mistakes import Mistake, exercise_of, mistakes_of, wrong_text
+from course.core.stubs import exercises
+from course.feedback.mistakes import Mistake, exercise_of, mistakes_of
+from course.feedback.versions import mended, wrong_version
 
 left = 3  # how many failures of this run are still explained at length, which takes a second or two each
+blamed = ""  # the exercise that the latest failure was filed under: a good guess for the next one
 LIMIT = 2.0  # seconds of computing for one diagnosis
-LIMIT_OF_ONE = 0.5  # seconds for one wrong version
+LIMIT_OF_ONE = 0.5  # seconds for one version, and for finding the exercise of a failure that is not explained at length
+PATIENCE = (
+    40  # a version that waits that many times as long, on a busy machine or by itself, counts as one without result
+)
 MOST_NAMED = 2
+NOTHING = (
+    1e-3  # tensors that are smaller, such as gradients that are zero but for rounding, are compared as if of this size
+)
 WIDTH = 110
+
+
+SEED = 662607015  # of torch's own random numbers before each call, and hardly one that a learner sets
+
+
+def settings() -> dict[str, Any]:
+    """What a call could change for the whole program, by the function that changes it."""
+    return {
+        "torch.set_default_dtype": torch.get_default_dtype(),
+        "torch.set_default_device": torch.get_default_device(),
+        "torch.set_grad_enabled": torch.is_grad_enabled(),
+        "torch.manual_seed": torch.default_generator.initial_seed(),
+    }
+
+
+def restored(before: Mapping[str, Any]) -> str:
+    """The setting that has changed since; "" if none has. All are brought back."""
+    now = settings()
+    changed = [name for name in before if now[name] != before[name]]
+    for name in changed:
+        getattr(torch, name.removeprefix("torch."))(before[name])
+    return changed[0] if changed else ""
 
 
 @dataclass
 class Result:
-    """What came of a call: a value or an exception, and the name of an argument that it changed in place."""
+    """What came of a call: a value or an exception, an argument that it changed, a setting of torch that it changed."""
 
     value: Any = None
     error: Exception | None = None
     changed: str = ""
+    setting: str = ""
+
+    @property
+    def is_to_do(self) -> bool:
+        return isinstance(self.error, NotImplementedError)
 
 
 @dataclass
@@ -54,7 +92,8 @@ class Trial:
 
     def of(self, module: ModuleType) -> Result:
         """Makes the call. Random numbers, if it draws any, are the same each time."""
-        torch.default_generator.manual_seed(0)  # torch.manual_seed also notes the call stack, for GPUs
+        torch.default_generator.manual_seed(SEED)  # torch.manual_seed also notes the call stack, for GPUs
+        before = settings()
         try:
             value, error = self.run(module), None
         except Exception as raised:
@@ -65,36 +104,30 @@ class Trial:
                 changed = changed or name
                 with torch.no_grad():
                     self.inputs[name].copy_(original)
-        return Result(value, error, changed)
+        return Result(value, error, changed, restored(before))
 
     def is_right(self, result: Result) -> bool:
-        return result.error is None and not result.changed and not self.problem(result.value)
+        unharmed = not result.changed and not result.setting
+        return result.error is None and unharmed and not self.problem(result.value)
 
 
-_passed: dict[tuple[str, str], Trial] = {}  # of each stage under test: trials that it passed, one per kind of call
+@dataclass
+class Finding:
+    """What is known of a failure.
 
+    Attributes:
+        exercise: the one that is wrong; "" if that is not known.
+        mistakes: those that explain all that was seen: one, more that cannot be told apart, or none.
+    """
 
-def remember(trial: Trial, call: str) -> None:
-    """Keeps a trial that was passed: it rules out mistakes that would have failed it."""
-    _passed.setdefault((trial.stage.__name__, call), trial)
+    exercise: str = ""
+    mistakes: list[Mistake] = field(default_factory=list)
 
 
 def attach(error: Exception, trial: Trial, result: Result) -> Exception:
-    """Notes on an exception how it came about, for `mistakes_behind`."""
+    """Notes on an exception how it came about, for `finding`."""
     error.trial = (trial, result)
     return error
-
-
-def mistakes_behind(error: BaseException, numbers: Sequence[str] = ()) -> list[Mistake]:
-    """The mistakes that give the same result as the call that this exception is about.
-
-    Args:
-        numbers: of the exercises that the test is about: mistakes in them are tried first.
-    """
-    if not hasattr(error, "trial"):
-        return []
-    trial, result = error.trial
-    return culprits(trial, result, numbers)[:MOST_NAMED]
 
 
 def sentences(mistakes: Sequence[Mistake]) -> list[str]:
@@ -104,37 +137,80 @@ def sentences(mistakes: Sequence[Mistake]) -> list[str]:
     return [*"\n".join(lines).splitlines(), ""] if lines else []
 
 
-def culprits(trial: Trial, result: Result, numbers: Sequence[str]) -> list[Mistake]:
-    """The mistakes that give this result, without those that would have failed an earlier trial.
+def finding(
+    error: BaseException,
+    numbers: Sequence[str] = (),
+    run_others: Callable[["Comparison"], object] = lambda comparison: None,
+) -> Finding:
+    """Which exercise is to blame for a failed check, and what was done wrong there.
 
-    Those in the exercises of these numbers come first.
+    Args:
+        error: what the check raised.
+        numbers: of the exercises that the test is about: these are suspected first, the last of them before the others.
+        run_others: runs the other tests, whose checks then ask `comparison`, until that is `over`.
     """
+    global comparison
+    if not hasattr(error, "trial"):
+        return Finding()
+    trial, result = error.trial
     stage = stage_of(trial.stage)
     if stage is None:
-        return []
+        return Finding()
     end = time.process_time() + LIMIT
+    suspects = suspected(stage, trial, numbers, end)
+    own = alone(stage, trial, result, suspects[0], end) if suspects else trial.stage
+    found = [m for m in mistakes_of(stage.number) if not suspects or exercise_of(stage.number, m) in suspects]
+    found = sorted(found, key=lambda mistake: exercise_of(stage.number, mistake) not in numbers)
+    comparison = candidates = Comparison(own, stage, found, end)
+    try:
+        candidates.see(trial, result)
+        if candidates.mistakes:
+            run_others(candidates)
+        found = candidates.mistakes[:MOST_NAMED]
+    finally:
+        comparison = None
+    return Finding(exercise_of(stage.number, found[0]) if found else "".join(suspects[:1]), found)
+
+
+def wrong_exercise(error: BaseException, numbers: Sequence[str]) -> str:
+    """The exercise that is to blame for a failed check; "" if that is not known."""
+    if not hasattr(error, "trial"):
+        return ""
+    trial, _ = error.trial
+    stage = stage_of(trial.stage)
+    end = time.process_time() + LIMIT_OF_ONE
+    return "".join(suspected(stage, trial, numbers, end, most=1)) if stage else ""
+
+
+def suspected(stage: Stage, trial: Trial, numbers: Sequence[str], end: float, most: int | None = None) -> list[str]:
+    """The exercises with whose solution the call comes out right, those of the test before the others."""
+    global blamed
+    source = vars(trial.stage).get("__source__")
+    if source is None:
+        return []
+    others = [exercise.number for exercise in exercises(stage) if exercise.number not in numbers]
+    others.sort(key=lambda number: number != blamed)
     found = []
-    for mistake in sorted(mistakes_of(stage.number), key=lambda m: exercise_of(stage.number, m) not in numbers):
-        version = wrong_version(stage, mistake)
-        if version is None:
-            continue
-        theirs = attempt(trial, version, end)
-        if theirs is None:
-            break
-        if not trial.is_right(theirs) and same_result(theirs, result):
-            found.append(mistake)
-    earlier = [passed for (name, _), passed in _passed.items() if name == trial.stage.__name__]
-    for passed in reversed(earlier):
-        if len(found) < 2 or time.process_time() > end:
-            break
-        found = [mistake for mistake in found if passes(passed, wrong_version(stage, mistake), end)] or found
+    for number in [*reversed(numbers), *others]:
+        version = mended(stage, source, frozenset({number}))
+        theirs = attempt(trial, version, end) if version else None
+        if theirs and trial.is_right(theirs):
+            found.append(number)
+            if len(found) == most:
+                break
+    blamed = "".join(found[:1]) or blamed
     return found
 
 
-def passes(trial: Trial, version: ModuleType | None, end: float) -> bool:
-    """Whether a wrong version passes a trial, or there is no time left to tell."""
-    result = attempt(trial, version, end) if version else None
-    return result is None or trial.is_right(result)
+def alone(stage: Stage, trial: Trial, result: Result, number: str, end: float) -> ModuleType:
+    """The learner's file with all exercises but this one as in the solution; as it is, if that gives another result.
+
+    So what was done wrong here is recognised also while something else is wrong elsewhere, or still to do.
+    """
+    others = frozenset(exercise.number for exercise in exercises(stage)) - {number}
+    version = mended(stage, trial.stage.__source__, others)
+    theirs = attempt(trial, version, end) if version else None
+    return version if version and theirs and same_result(theirs, result) else trial.stage
 
 
 def stage_of(module: ModuleType) -> Stage | None:
@@ -143,50 +219,84 @@ def stage_of(module: ModuleType) -> Stage | None:
 
 
 def attempt(trial: Trial, version: ModuleType, end: float) -> Result | None:
-    """The trial's result with another version; None if there is no time left."""
+    """The trial's result with another version; None if that takes too long, or if there is no time left."""
     left = end - time.process_time()
     if left <= 0:
         return None
     try:
-        with limited(min(left, LIMIT_OF_ONE)):
+        with limited(min(left, LIMIT_OF_ONE), patience=PATIENCE):
             return trial.of(version)
     except Stuck:
-        return Result(error=TimeoutError())
-
-
-# --- wrong versions --------------------------------------------------------------------------------------------------
-
-
-@cache
-def reference(stage_number: int) -> Blocks:
-    """The package that the wrong versions of a stage import the earlier stages from."""
-    blocks = for_testing(stage_number, "solutions")
-    if stage_number > 1:
-        blocks[stage_number - 1]
-    return blocks
-
-
-@cache
-def wrong_version(stage: Stage, mistake: Mistake) -> ModuleType | None:
-    """The stage with this mistake in it; None if it cannot be loaded."""
-    package = reference(stage.number).package
-    module = ModuleType(f"{package}.{stage.module}")
-    module.__package__ = package
-    try:
-        text = module.__source__ = wrong_text(stage.number, mistake)
-        exec(compile(text, f"<{stage.module} with {mistake.name}>", "exec", dont_inherit=True), module.__dict__)
-    except Exception:
         return None
-    return module
+
+
+# --- all that is seen ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Comparison:
+    """Which mistakes explain all that is seen of a version.
+
+    Attributes:
+        own: the version.
+        mistakes: those that explain what was seen so far.
+        end: when to stop, as time.process_time() counts.
+    """
+
+    own: ModuleType
+    stage: Stage
+    mistakes: list[Mistake]
+    end: float
+
+    @property
+    def over(self) -> bool:
+        return not self.mistakes or time.process_time() > self.end
+
+    def see(self, trial: Trial, failed: Result | None = None) -> None:
+        """Drops the mistakes that give something else in this trial. failed: what the version is known to give.
+
+        Raises:
+            Stuck: if nothing more needs to be seen.
+        """
+        own = failed or attempt(trial, self.own, self.end)
+        if own and not own.is_to_do:
+            self.mistakes = [mistake for mistake in self.mistakes if self.explains(mistake, trial, own, bool(failed))]
+        if self.over and not failed:
+            raise Stuck
+
+    def explains(self, mistake: Mistake, trial: Trial, own: Result, failed: bool) -> bool:
+        version = wrong_version(self.stage, mistake)
+        theirs = attempt(trial, version, self.end) if version else None
+        if theirs is None:
+            return not failed
+        if trial.is_right(own) != trial.is_right(theirs):
+            return False
+        if failed:
+            return not trial.is_right(theirs) and same_result(own, theirs)
+        return same_result(own, theirs, exact=False)
+
+
+class Witness(Protocol):
+    """What is shown all trials, as a Comparison is."""
+
+    def see(self, trial: Trial) -> None: ...
+
+
+comparison: Witness | None = None  # while it is there, checks do not judge but show it their trials
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 
-def same_result(a: Result, b: Result) -> bool:
+def same_result(a: Result, b: Result, exact: bool = True) -> bool:
+    """Whether a version gives what a wrong one gives. Not exact: as far as that is the same where code looks different.
+
+    An error without a text, in the wrong version, stands for any of its type.
+    """
     if a.error is not None or b.error is not None:
-        return type(a.error) is type(b.error) and plain(a.error) == plain(b.error)
-    return a.changed == b.changed and same(a.value, b.value)
+        texts = plain(a.error), plain(b.error)
+        return type(a.error) is type(b.error) and (not exact or texts[1] in ("", texts[0]))
+    return (a.changed, a.setting) == (b.changed, b.setting) and same(a.value, b.value, exact)
 
 
 def plain(error: BaseException | None) -> str:
@@ -194,31 +304,33 @@ def plain(error: BaseException | None) -> str:
     return re.sub(r"blocks_\d+\.", "", str(error))
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two values are the same but for rounding."""
+def same(a: Any, b: Any, exact: bool = True) -> bool:
+    """Whether two values are the same but for rounding; exact: also as to types, order and layout in memory."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return same_tensor(a.detach(), b.detach())
+        return same_tensor(a.detach(), b.detach(), exact)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return list(a) == list(b) and all(same(a[name], b[name]) for name in a)
+        names = list(a) == list(b) if exact else a.keys() == b.keys()
+        return names and all(same(a[name], b[name], exact) for name in a)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(same(*pair, exact) for pair in zip(a, b, strict=True))
     if isinstance(a, float) and isinstance(b, float):
         return a == b or abs(a - b) <= 1e-9 * abs(b)
     try:
-        return bool(type(a) is type(b) and a == b)
+        return bool((type(a) is type(b) or not exact) and a == b)
     except Exception:
         return False
 
 
-def same_tensor(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype or a.is_contiguous() != b.is_contiguous():
+def same_tensor(a: Tensor, b: Tensor, exact: bool = True) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype or (exact and a.is_contiguous() != b.is_contiguous()):
         return False
     if not a.dtype.is_floating_point:
         return torch.equal(a, b)
-    tolerance = max(1e-9, 2 * torch.finfo(a.dtype).eps)
+    tolerance = max(1e-9, (2 if exact else 32) * torch.finfo(a.dtype).eps)
     a, b = a.double(), b.double()
     finite = a.isfinite()
     if not torch.equal(finite, b.isfinite()) or not torch.equal(a.isnan(), b.isnan()):
         return False
     a, b = a[finite], b[finite]
-    return bool((a - b).norm() <= tolerance * b.norm())
+    size = b.norm() if exact else b.norm().clamp(min=NOTHING)
+    return bool((a - b).norm() <= tolerance * size)

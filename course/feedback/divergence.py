@@ -72,7 +72,7 @@ def first_divergence(
     for name in sorted(wanted, key=lambda name: wanted[name].finished):
         if problem := departure(parts[name], given[name], wanted[name].outputs, tolerance):
             return (
-                "  Part by part, each with the input that it has in the original, the first to differ is\n"
+                "  Part by part, each with the input that it has in the library's model, the first to differ is\n"
                 f"  {labels[name]}: {problem}"
             )
     with recorded({name: parts[name] for name in wanted}) as got, suppress(Exception):
@@ -85,7 +85,7 @@ def first_divergence(
             return f"  Every part is right on its own, but {labels[name]} is never called."
         if problem := compare(used_inputs(parts[name], got[name].inputs), tensors(given[name]), tolerance, "input"):
             return (
-                "  Every part is right on its own. The first to get another input than in the original is\n"
+                "  Every part is right on its own. The first to get another input than in the library's model is\n"
                 f"  {labels[name]}: {problem}"
             )
         right.append(name)

@@ -4,6 +4,7 @@ import re
 import textwrap
 import traceback
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,25 +23,35 @@ FEW = 3  # exercises that a test is about; one of more is about the whole stage
 LONGEST_MESSAGE = 8  # lines, of an exception that is not ours
 
 
-def failure_text(item: pytest.Item, path: Path, error: BaseException) -> tuple[str, list[Mistake]]:
-    """What a learner needs of a failure: file, exercise, test, and what went wrong; and the mistakes that are named."""
+def failure_text(
+    item: pytest.Item, path: Path, error: BaseException, run_others: Callable[[diagnosis.Comparison], object]
+) -> tuple[str, diagnosis.Finding]:
+    """What a learner needs of a failure: file, exercise, test, and what went wrong; and what is known of it.
+
+    run_others: runs the other tests of the stage, see diagnosis.finding.
+    """
     numbers = exercise_numbers(item)
-    header = "  ".join(filter(None, [short_path(path), named(numbers), item.name]))
-    mistakes = []
+    found = diagnosis.Finding()
     if isinstance(error, StageError | Stuck):
         body = str(error)
     else:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        mistakes = diagnosed(error, numbers)
-        body = explanation(path, error, mistakes)
+        found = diagnosed(error, numbers, run_others)
+        body = explanation(path, error, found.mistakes)
+    if found.exercise:
+        if numbers and found.exercise not in numbers:
+            own = found.exercise
+            body += f"\n\nThis test is about exercise {numbers[-1]}. It passes with the solution's {own}: look there."
+        numbers = [found.exercise]
+    header = "  ".join(filter(None, [short_path(path), named(numbers), item.name]))
     last = [READING[number] for number in numbers if number in READING][:1] if len(numbers) <= FEW else []
     footer = ["", f"Read on: {last[0]}."] if last else []
     lines = [header, "", *(part for line in body.splitlines() for part in wrapped(line))]
     room = LONGEST_FAILURE - len(footer)
     if len(lines) > room:
         lines = [*lines[: room - 1], "..."]
-    return "\n".join([*lines, *footer]), mistakes
+    return "\n".join([*lines, *footer]), found
 
 
 def named(numbers: list[str]) -> str:
@@ -78,10 +89,14 @@ def explanation(path: Path, error: BaseException, mistakes: list[Mistake]) -> st
     return re.sub(r"blocks_\d+\.", "", "\n".join(lines))  # the assembled package's name
 
 
-def diagnosed(error: BaseException, numbers: list[str]) -> list[Mistake]:
-    """The mistake, for the first failures of a run, or two that give the same result."""
+def diagnosed(
+    error: BaseException, numbers: list[str], run_others: Callable[[diagnosis.Comparison], object]
+) -> diagnosis.Finding:
+    """The exercise that is wrong; of the first failures of a run also the mistake, or two that give the same result."""
     diagnosis.left -= 1
-    return diagnosis.mistakes_behind(error, numbers) if diagnosis.left >= 0 else []
+    if diagnosis.left >= 0:
+        return diagnosis.finding(error, numbers, run_others)
+    return diagnosis.Finding(diagnosis.wrong_exercise(error, numbers))
 
 
 def own_message(error: BaseException) -> str:

@@ -24,10 +24,11 @@ class Verdict:
         tests: name -> exercises of the tests that are run, in their order.
         waiting: names of those that came to no end (yet).
         passed, failed, to_do: numbers of tests.
-        failing: numbers of the exercises that failed tests are about.
+        failing: numbers of the exercises that are wrong, as far as failed tests tell.
         loads: whether the file can be loaded, as far as is known.
         failure: the text of the first failing test, or why the file cannot be loaded.
         test: the name of that test; None where there is none.
+        exercise: the one that it is filed under; None where there is none.
         mistakes: {"name": ..., "hint": ...} of what explains that failure: one, two that cannot be told apart, or none.
     """
 
@@ -42,6 +43,7 @@ class Verdict:
     loads: bool = True
     failure: str | None = None
     test: str | None = None
+    exercise: str | None = None
     mistakes: list[dict[str, str]] = field(default_factory=list)
 
     @property
@@ -65,7 +67,8 @@ class Verdict:
     def add(self, news: News) -> None:
         """Takes in what the runner says of a run of this stage.
 
-        A failure counts against the last of its exercises, which builds on the others.
+        A failure counts against the exercise that is wrong. Where that is not known, it is the last one of the test,
+        which builds on the others.
         """
         event = news["event"]
         if event == "tests":
@@ -82,13 +85,13 @@ class Verdict:
 
     def fail(self, news: News) -> None:
         test, order = news["test"], list(self.tests)
-        numbers = self.tests[test]
+        numbers = [news["exercise"]] if news.get("exercise") else self.tests[test]
         self.waiting.discard(test)
         self.failed += 1
         self.failing |= set(numbers[-1:] or [exercise.number for exercise in exercises(self.stage)])
         self.loads = self.loads and news.get("kind") != "not loaded"
         if self.test is None or order.index(test) < order.index(self.test):
-            self.test, self.mistakes = test, news.get("mistakes", [])
+            self.test, self.exercise, self.mistakes = test, "".join(numbers[-1:]) or None, news.get("mistakes", [])
             self.failure = news["text"] if "text" in news else self.ended(test, news["cause"])
 
     def ended(self, test: str, cause: str) -> str:

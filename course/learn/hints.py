@@ -76,8 +76,8 @@ def first_not_done(stage: Stage) -> Exercise | None:
     return next((exercise for exercise in exercises(stage) if exercise.number in unfinished), None)
 
 
-def next_hint(stage: Stage, exercise: Exercise) -> str:
-    """The hints shown so far and one more, if there is one."""
+def next_hint(stage: Stage, exercise: Exercise, key: str = "") -> str:
+    """The hints shown so far and one more, if there is one; if there is a key that asks for one more, only that one."""
     texts = hints_of(stage, exercise.number)
     state = read_state()
     level = min(state["hints"].get(exercise.number, 0) + 1, len(texts))
@@ -85,10 +85,11 @@ def next_hint(stage: Stage, exercise: Exercise) -> str:
     write_state(state)
     lines = [f"exercise {exercise.number}: {exercise.title}", short_path(stage.exercise)]
     for i, text in enumerate(texts[:level], start=1):
-        lines += ["", f"level {i} of {len(texts)}:", wrapped(text)]
+        if i == level or not key:
+            lines += ["", f"level {i} of {len(texts)}:", wrapped(text)]
     lines.append("")
     if level < len(texts):
-        lines.append(f"one more: make hint EXERCISE={exercise.number}")
+        lines.append(f"one more: {key or f'make hint EXERCISE={exercise.number}'}")
     else:
         lines.append(f"That was the last. The solution beside your file: make solution STAGE={stage.number}")
     return "\n".join(lines)

@@ -20,21 +20,25 @@ os.environ.update(QUIET)
 os.environ.setdefault("NO_VENV", "1")  # commands that tests start run with this interpreter
 
 import contextlib
+import functools
 import re
 import signal
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
+from _pytest.runner import runtestprotocol
 
 from course.core.assemble import Blocks, StageError, for_testing, stage_to_do
 from course.core.limits import Stuck, limited
 from course.core.stages import Stage, find_stage
 from course.core.stubs import exercise_numbers, exercises
 from course.feedback import diagnosis
-from course.feedback.report import failure_text, passes_through
+from course.feedback.mistakes import exercise_of
+from course.feedback.report import FEW, failure_text, passes_through
 
 LIMIT = 10.0  # seconds for one test
 SETUP_LIMIT = 120.0  # seconds for its fixtures, which may build large reference models
@@ -102,9 +106,12 @@ def blocks(request: pytest.FixtureRequest) -> Blocks:
 @pytest.fixture(scope="module")
 def stage(request: pytest.FixtureRequest, blocks: Blocks) -> ModuleType:
     """The module under test."""
-    number = stage_of(request.path).number
+    number, before = stage_of(request.path).number, diagnosis.settings()
     with limited(LIMIT, blocks.paths[number]):
-        return blocks[number]
+        module = blocks[number]
+    setting = diagnosis.restored(before)
+    assert not setting, f"When it is loaded, this file changes a setting of the whole program: {setting}."
+    return module
 
 
 # --- to do -----------------------------------------------------------------------------------------------------------
@@ -113,7 +120,7 @@ def stage(request: pytest.FixtureRequest, blocks: Blocks) -> ModuleType:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test whose exercise is still a stub is not run: whatever it would say, it is to do."""
     stage = stage_of(item.path)
-    if stage is None or item.config.getoption("--blocks") == "solutions":
+    if stage is None or diagnosis.comparison or item.config.getoption("--blocks") == "solutions":
         return
     with contextlib.suppress(StageError):  # the fixture `stage` reports it
         still_open = stage_to_do(stage)
@@ -150,6 +157,8 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureR
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     error = call.excinfo.value if call.excinfo else None  # before pytest makes one of its own out of unittest.SkipTest
     report: pytest.TestReport = yield
+    if diagnosis.comparison:
+        return report
     path = file_under_test(item)
     if error is None or path is None or not (report.failed or passes_through(path, error)):
         return report
@@ -162,6 +171,28 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     kind = "stuck" if isinstance(error, Stuck) else "not loaded" if isinstance(error, StageError) else ""
     vars(report).update(kind=kind)
     if not item.config.getoption("fulltrace"):
-        report.longrepr, found = failure_text(item, path, error)
-        vars(report).update(mistakes=[{"name": mistake.name, "hint": mistake.hint} for mistake in found])
+        report.longrepr, found = failure_text(item, path, error, functools.partial(run_others, item))
+        mistakes = [{"name": mistake.name, "hint": mistake.hint} for mistake in found.mistakes]
+        vars(report).update(mistakes=mistakes, exercise=found.exercise)
     return report
+
+
+def run_others(item: pytest.Item, comparison: diagnosis.Comparison) -> None:
+    """Runs the other tests of the file without a word, so that their checks show their trials to the comparison.
+
+    Those of the exercises that are suspected come first, and last those of the whole stage, which take long. `item` is
+    in the middle of its run: it is torn down before.
+    """
+    module: Any = item.getparent(pytest.Module)  # as the next item: so it is not torn down
+    item.session._setupstate.teardown_exact(module)
+    suspected = {exercise_of(comparison.stage.number, mistake) for mistake in comparison.mistakes}
+    others = [other for other in item.session.items if other.path == item.path and other is not item]
+
+    def rank(other: pytest.Item) -> tuple[bool, bool]:
+        numbers = exercise_numbers(other)
+        return len(numbers) > FEW, not suspected & set(numbers)
+
+    for other in sorted(others, key=rank):
+        if comparison.over:
+            break
+        runtestprotocol(other, log=False, nextitem=module)

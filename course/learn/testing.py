@@ -122,7 +122,7 @@ def write_result(path: Path, verdicts: list[Verdict]) -> None:
         tests           numbers of tests: {"passed": 12, "failed": 1, "to do": 0}; all 0 in a stage that was not run.
                         A test that never ends, or ends its process, ends the stage: the tests behind it are not counted
         exercises       a list of {"number": "3.1", "title": "...", "state": ...}, where the state is "to do": a stub;
-                        "failing": a test fails of which it is the last exercise; "done": all its tests were run, and it
+                        "failing": a failed test shows that it is wrong; "done": all its tests were run, and it
                         is not failing; or "not tested": it is written, but not all its tests were run
         failure         null, or the first failure: {"test": name, "exercise": "3.1", "mistake": {"name": "...", "hint":
                         "..."}, "or": null, "message": "..."}. "mistake" is the entry of course/feedback/mistakes/ that
@@ -145,7 +145,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
     failure = None
     if verdict.failure is not None:
         test = verdict.test if verdict.loads else None
-        number = verdict.tests[test][-1] if test and verdict.tests[test] else None
+        number = verdict.exercise if test else None
         mistake, other = [*verdict.mistakes, None, None][:2]
         failure = {"test": test, "exercise": number, "mistake": mistake, "or": other, "message": verdict.failure}
     parts = [{"number": e.number, "title": e.title, "state": state(e.number)} for e in exercises(verdict.stage)]

@@ -28,6 +28,7 @@ from course.learn.board import DONE, Verdict
 from course.learn.runner import CAN_FORK, News, Runner
 
 KEYS = "n next stage   h hint   s show a picture   l list of stages   r run again   q quit"
+CLEAR = "\033[2J\033[H"
 QUIET = 20  # milliseconds without a change after which a save counts as over
 Event = tuple[str, Any]
 
@@ -79,6 +80,7 @@ class Watch:
         self.source = ""  # of the current run
         self.number = 0  # of the latest run
         self.began = self.told = 0.0
+        self.shown = ""  # the latest verdict, as it is on the screen
         self.runner = self.open_runner()
         self.spare: Runner | None = None
 
@@ -118,6 +120,8 @@ class Watch:
         self.tested[stage.number] = content(stage)
         self.began = time.monotonic()
         self.number += 1
+        if fancy() and not self.looking:  # what is shown is about an older file
+            self.over(f"{CLEAR}{stage.number:2d} {stage.name}  is being tested")
         if CAN_FORK:
             self.runner.ask(stop=True)
         elif self.spare:  # the other one is in use
@@ -186,20 +190,16 @@ class Watch:
     def show(self, verdict: Verdict) -> None:
         """The verdict, what it means, and the keys."""
         seconds = time.monotonic() - self.began
-        if fancy():
-            print("\033[2J\033[H", end="")
         before = f"a test fails, {verdict.passed} passed before it"
-        self.line(f"{board.board_line(verdict, before)}  ({seconds:.1f} s)")
-        self.line()
         if verdict.failure is not None:
-            self.line(board.failure_text(verdict))
+            meaning = board.failure_text(verdict)
         elif verdict.state == DONE:
             texts = hints.reading_once(verdict.stage)
-            self.line(f"Stage {verdict.stage.number} is done.{texts and chr(10)}{texts}")
+            meaning = f"Stage {verdict.stage.number} is done.{texts and chr(10)}{texts}"
         else:
-            self.line("\n".join(board.next_lines(verdict)[:2]))
-        self.line()
-        self.line(KEYS)
+            meaning = "\n".join(board.next_lines(verdict)[:2])
+        self.shown = f"{board.board_line(verdict, before)}  ({seconds:.1f} s)\n\n{meaning}"
+        self.line(f"{CLEAR if fancy() else ''}{self.shown}\n\n{KEYS}")
 
     def press(self, key: str) -> bool:
         """Does what a key asks for. False: quit."""
@@ -216,6 +216,7 @@ class Watch:
                 self.line()
                 for stage in STAGES:
                     self.line(board.board_line(self.verdicts.get(stage.number) or board.read(stage)))
+                self.line(f"\n{KEYS}")
             case "r":
                 self.run(self.stage)
             case "?":
@@ -233,15 +234,14 @@ class Watch:
         self.run(left[0])
 
     def hint(self) -> None:
-        self.line()
+        """Shows the next hint, below the verdict."""
         try:
             exercise = hints.first_not_done(self.stage)
-            if exercise is None:
-                self.line(f"No exercise of {short_path(self.stage.exercise)} is left to do.")
-            else:
-                self.line(hints.next_hint(self.stage, exercise))
+            left = f"No exercise of {short_path(self.stage.exercise)} is left to do."
+            text = hints.next_hint(self.stage, exercise, "h") if exercise else left
         except (StageError, ValueError) as error:
-            self.line(str(error))
+            text = str(error)
+        self.line(f"{f'{CLEAR}{self.shown}' if fancy() else ''}\n\n{text}\n\n{KEYS}")
 
     def picture(self) -> None:
         """Has `make show` draw, in a process of its own, which says where the picture is."""

@@ -9,6 +9,7 @@ It reads requests and writes news, one JSON object per line. A request may hold
         "whole": true     goes on after a failure, unless that can be said of every other test as well
         "workers": 1      how many forks share the tests (otherwise one per processor)
         "diagnose": 0     how many failures each of them explains at length (otherwise 1)
+        "seconds": 0.5    how long it may compute for that
     {"warm": 3}           gets ready to diagnose failures of this stage
     {"stop": true}        ends all runs, without a word
 
@@ -17,8 +18,9 @@ It says {"event": "ready"} once all is imported; and the news of a run are, each
     "tests"     "tests": {name: exercises} in their order
     "begun"     "test": its name
     "failing"   of a test, before there is a text about it
-    "passed", "failed", "to do", "skipped"    of a test; a failure has "text", "mistakes" and "kind" ("stuck",
-                "not loaded" or ""), or instead "cause", if the test ended its process
+    "passed", "failed", "to do", "skipped"    of a test; a failure has "text", "mistakes", "exercise" (the one that is
+                wrong; "" if that is not known) and "kind" ("stuck", "not loaded" or ""), or instead "cause", if the
+                test ended its process
     "over"      there is nothing more to come
 
 This process never computes with torch and never runs the learner's code: its forks do, with one thread each. Where
@@ -129,12 +131,12 @@ class Workshop:
     def warm(self, number: int) -> None:
         """Compiles what a diagnosis needs: the stage's wrong versions. None of it is the learner's."""
         if number not in self.warmed:
-            from course.feedback import diagnosis
             from course.feedback.mistakes import mistakes_of
+            from course.feedback.versions import wrong_version
 
             self.warmed.add(number)
             for mistake in mistakes_of(number):
-                diagnosis.wrong_version(find_stage(number), mistake)
+                wrong_version(find_stage(number), mistake)
             gc.freeze()
 
     def stop(self) -> None:
@@ -185,7 +187,9 @@ class Run:
             self.hear(news)
         if worker.ended:
             self.workers.remove(worker)
-            if worker.test:
+            if worker.test and worker.explains and self.indices[worker.test] in self.failing:
+                self.workers.append(Worker(self, self.indices[worker.test]))  # its end was that of another test
+            elif worker.test:
                 cause = cause_of_death(worker.code, time.monotonic() - worker.began)
                 self.hear({"run": self.number, "event": "failed", "test": worker.test, "cause": cause, "ends": True})
 
@@ -217,9 +221,15 @@ class Run:
 
 
 class Worker:
-    """A fork that runs tests from a run's queue and tells of them through a pipe."""
+    """A fork that runs tests from a run's queue and tells of them through a pipe.
 
-    def __init__(self, run: Run):
+    only: the index of a test that it runs instead. Its failure is not explained, for which others would be run.
+    """
+
+    def __init__(self, run: Run, only: int | None = None):
+        self.explains = only is None
+        request = run.request if only is None else run.request | {"diagnose": 0}
+        indices = run.waiting() if only is None else iter([only])
         self.news, tell = os.pipe()
         self.buffer = b""
         self.test = ""  # the one that it is in the middle of
@@ -228,7 +238,7 @@ class Worker:
         self.process = os.fork()
         if self.process == 0:
             try:
-                work(run.request, run.items, run.waiting(), lambda news: os.write(tell, as_line(news)))
+                work(request, run.items, indices, lambda news: os.write(tell, as_line(news)))
             except BaseException:
                 traceback.print_exc(file=sys.__stderr__)
             finally:
@@ -266,6 +276,7 @@ def work(request: dict[str, Any], items: list[pytest.Item], indices: Iterable[in
 
     os.environ["COURSE_EXERCISES"] = request["folder"]
     diagnosis.left = request.get("diagnose", 1)
+    diagnosis.LIMIT = request.get("seconds", diagnosis.LIMIT)
     for index in indices:
         faulthandler.dump_traceback_later(LONGEST_TEST, exit=True, file=2)
         if run_test(request, items[index], say):
@@ -279,7 +290,7 @@ def run_test(request: dict[str, Any], item: pytest.Item, say: Say) -> bool:
     def tell(event: str, **details: Any) -> None:
         say({"run": request["run"], "event": event, "test": item.name} | details)
 
-    recorder = Recorder(tell)
+    recorder = Recorder(item, tell)
     item.config.pluginmanager.register(recorder)
     tell("begun")
     try:
@@ -294,22 +305,24 @@ def run_test(request: dict[str, Any], item: pytest.Item, say: Say) -> bool:
     kind = getattr(report, "kind", "")
     ends = bool(kind) or not request.get("whole")
     text = report.longreprtext + printed(report.capstdout)
-    tell("failed", text=text, mistakes=getattr(report, "mistakes", []), kind=kind, ends=ends)
+    known = {name: getattr(report, name) for name in ("mistakes", "exercise") if hasattr(report, name)}
+    tell("failed", text=text, kind=kind, ends=ends, **known)
     return ends
 
 
 class Recorder:
-    """A pytest plugin that hears how one test goes."""
+    """A pytest plugin that hears how one test goes. To explain its failure, others may be run meanwhile."""
 
-    def __init__(self, tell: Callable[[str], None]):
-        self.tell = tell
+    def __init__(self, item: pytest.Item, tell: Callable[[str], None]):
+        self.item, self.tell = item, tell
         self.outcome = "skipped"
         self.failure: pytest.TestReport | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo):
         """Tells of a failure before its text is made, which takes a while."""
-        if call.excinfo and not call.excinfo.errisinstance((NotImplementedError, pytest.skip.Exception)):
+        known = item is not self.item or call.excinfo is None
+        if not known and not call.excinfo.errisinstance((NotImplementedError, pytest.skip.Exception)):
             self.tell("failing")
         return (yield)
 

@@ -31,7 +31,8 @@ def latents(studio: Studio) -> Page:
         "What do latents look like?",
         f"Like small pictures in strange colours: {count} channels at an eighth of the size, {saved:.0f} times fewer "
         f"numbers (blue -3, white 0, red 3; here their deviation is {float(encoded.std()):.2f}). What comes back is "
-        f"the picture without its finest detail: {-10 * math.log10(float(squares)):.1f} dB.",
+        f"the picture without its finest detail: the root of the mean squared error is {float(squares) ** 0.5:.1%} of "
+        f"the way from black to white, a peak signal-to-noise ratio of {-10 * math.log10(float(squares)):.1f} dB.",
         grid_figure(rows, [], names),
     )
 

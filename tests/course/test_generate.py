@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import random
 import signal
 import stat
 import struct
@@ -445,6 +446,26 @@ def test_a_truncated_picture(draw):
     refusal(draw("--init=init.png"), "INIT")
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TGA", "TIFF", "WEBP"])
+def test_damaged_pictures_of_any_kind(kind, tmp_path):
+    """Pillow's readers end in many kinds of exceptions."""
+    path = tmp_path / "odd.bin"
+    Image.effect_noise((24, 16), 90).convert("RGB").save(path, kind)
+    whole, chance = path.read_bytes(), random.Random(0)
+    refused = 0
+    for number in range(40):
+        content = bytearray(whole)
+        for _ in range(1 + number % 8):
+            content[chance.randrange(min(len(content), 300))] = chance.randrange(256)
+        path.write_bytes(content if number % 2 else content[: chance.randrange(len(content))])
+        try:
+            assert pictures.read_picture(path, "INIT").mode == "RGB"
+        except ValueError as error:
+            refused += 1
+            assert str(error).startswith(f"INIT={path} ") and len(str(error).splitlines()) == 1  # noqa: PT017
+    assert refused > 5
+
+
 @pytest.mark.parametrize(
     ("width", "height", "words"),
     [(9000, 9000, "has 9000x9000 pixels, more than the 64 million"), (20000, 20000, "has more than the 64 million")],
@@ -758,10 +779,13 @@ def test_names_that_are_no_words(draw, tmp_path, stranger):
         ("vae", None, []), ("unet", "channels", []), ("unet", "channels", 5), ("unet", "channels", ["a"]),
         ("unet", "attention", [True]), ("unet", "attention", [1, 1, 1]), ("clip", "num_layers", "4"),
         ("clip", "vocab_size", "1024"), ("unet", "num_groups", 0), ("vae", "scaling_factor", None),
+        ("vae", "num_groups", 3), ("unet", "num_groups", 1000), ("unet", "num_heads", 3), ("clip", "num_heads", 7),
+        ("vae", "scaling_factor", 0), ("clip", "num_layers", 10**9), ("unet", "blocks_per_level", 10**9),
+        ("clip", "width", "w" * 10**6), (None, "guidance_scale", 10**400), ("unet", "channels", [10**400]),
         (None, "guidance_scale", "4"), (None, "guidance_scale", float("nan")), (None, "image_size", -8),
         (None, "image_size", []),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:20],
 )
 def test_a_config_that_makes_no_sense(draw, stranger, tmp_path, part, name, value):
     flag = stranger(lambda tensors: tensors)
@@ -772,7 +796,9 @@ def test_a_config_that_makes_no_sense(draw, stranger, tmp_path, part, name, valu
     else:
         (data[part] if part else data)[name] = value
     path.write_text(json.dumps(data))
-    refusal(draw(flag), "config.json is not a model config")
+    result = draw(flag)
+    refusal(result, "config.json is not a model config")
+    assert len(result[2]) < 400
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from course.core.stages import STAGES, find_stage
 from course.feedback import diagnosis
 from course.feedback.compare import check, difference, rand
 from course.feedback.mistakes import changed, mistakes_of, wrong_text
+from course.feedback.versions import wrong_version
 from tools import mutation
 from tools.mutants import good_enough, judge, table
 
@@ -48,13 +49,13 @@ def test_a_change_that_does_not_fit_is_named():
 
 def version(number, name):
     mistake = next(mistake for mistake in mistakes_of(number) if mistake.name == name)
-    return diagnosis.wrong_version.__wrapped__(STAGES[number - 1], mistake)
+    return wrong_version.__wrapped__(STAGES[number - 1], mistake)
 
 
 def message(module, run, expected, **kwargs):
     with pytest.raises(Exception) as caught:  # noqa: PT011 (whatever it is)
         check(module, run, expected, "the call", **kwargs)
-    return "\n".join([*diagnosis.sentences(diagnosis.mistakes_behind(caught.value)), str(caught.value)])
+    return "\n".join([*diagnosis.sentences(diagnosis.finding(caught.value).mistakes), str(caught.value)])
 
 
 def test_a_mistake_is_named_by_its_result():
@@ -95,7 +96,7 @@ def test_a_float_is_no_whole_number():
 
 
 def test_right_results_are_not_diagnosed(monkeypatch):
-    monkeypatch.setattr(diagnosis, "culprits", lambda *args: pytest.fail("a right result was diagnosed"))
+    monkeypatch.setattr(diagnosis, "finding", lambda *args: pytest.fail("a right result was diagnosed"))
     x = rand(2, 6, 3, 5)
     module = version(1, "default-eps-of-the-layer")
     check(module, lambda m: m.group_norm(x, 3), torch.nn.functional.group_norm(x, 3), "group_norm(x, 3)")

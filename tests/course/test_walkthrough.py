@@ -45,8 +45,11 @@ class Terminal:
             os.execvpe(command[0], command, environment)
         self.decoder = codecs.getincrementaldecoder("utf-8")()
 
-    def until(self, text: str | None, seconds: float = 180) -> str:
-        """What is shown up to a text (None: up to the end), without colours and cursor movements."""
+    def until(self, text: str | None, seconds: float = 180, cleared: bool = False) -> str:
+        """What is shown up to a text (None: up to the end), without colours and cursor movements.
+
+        cleared: whether only what was shown since the screen was cleared counts, which it must have been.
+        """
         shown, end = "", time.monotonic() + seconds
         while text is None or text not in plain(shown):
             assert time.monotonic() < end, f"{text!r} did not come: {plain(shown)}"
@@ -59,6 +62,9 @@ class Terminal:
                     assert text is None, f"{text!r} did not come: {plain(shown)}"
                     break
                 shown += self.decoder.decode(data)
+        if cleared:
+            assert "\033[2J" in shown
+            shown = shown.rpartition("\033[2J")[2]
         return plain(shown)
 
     def press(self, keys: str) -> None:
@@ -153,10 +159,17 @@ def test_watching(repo, way):
     temporary.replace(repo / FILE)
     shown = terminal.until(KEYS)
     assert f"{FILE}  exercise 1.1  test_" in shown and "divides by n - 1" in shown
-    terminal.press("h")
-    terminal.until("level 1 of 3:")
+    for level in (1, 2):  # each time one hint, and the verdict above it
+        terminal.press("h")
+        shown = terminal.until(KEYS)
+        assert "divides by n - 1" in shown and [f"level {i} of 3:" in shown for i in (1, 2)] == [level == 1, level == 2]
     terminal.press("l")
-    assert " 1 group_norm   failing  " in terminal.until("10 key_remapper to do ")
+    shown = terminal.until(KEYS)
+    assert " 1 group_norm   failing  " in shown and "10 key_remapper to do " in shown
+    terminal.press("r")
+    shown = terminal.until("is being tested", cleared=True)  # what the last run said is gone
+    assert "divides by n - 1" not in shown
+    assert "divides by n - 1" in terminal.until(KEYS)
 
     (repo / FILE).write_text(SOLUTION.replace("    batch, channels = x.shape[:2]", "    while True: pass"))
     time.sleep(1)  # it is running; the next save ends it

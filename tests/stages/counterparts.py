@@ -1,6 +1,6 @@
 """The blocks of stages 2 to 4: what makes one makes its counterpart of diffusers, too; and the checks that all get."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from course.feedback.compare import check, evaluated
 from course.feedback.renaming import Rules, our_weights
 from tests.stages import reference
 from tests.stages.blocks import check_block, make_block
+from tests.stages.in_turn import Inputs, check_block_in_turn
 
 
 def residual_block(in_channels, out_channels, time_channels=None, num_groups=32, eps=1e-6, seed=0) -> nn.Module:
@@ -106,3 +107,14 @@ def check_dtype(
 
     call = f"{text}({', '.join(inputs)}) in {dtype}"
     check(stage, run, expected, call, tolerance=roundings * torch.finfo(dtype).eps, hint=hint)
+
+
+def check_counterpart_in_turn(stage: ModuleType, text: str, calls: Sequence[Inputs], way: str) -> None:
+    """check_block_in_turn with the text's counterpart."""
+    theirs = counterpart(text)
+
+    def wanted(*values: Any) -> Tensor:
+        result = theirs(*values)
+        return getattr(result, "sample", result)
+
+    check_block_in_turn(stage, text, wanted, our_weights(theirs, rules_of(text)), calls, way)

@@ -9,8 +9,15 @@ from hypothesis.strategies import integers, none
 
 from course.feedback.compare import check, rand
 from tests.stages.blocks import check_function, without
-from tests.stages.counterparts import check_counterpart, check_dtype, check_parameters, counterpart
+from tests.stages.counterparts import (
+    check_counterpart,
+    check_counterpart_in_turn,
+    check_dtype,
+    check_parameters,
+    counterpart,
+)
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import check_function_in_turn, each_way
 
 activation = pytest.mark.exercise("2.1")
 block = pytest.mark.exercise("2.2")
@@ -207,6 +214,27 @@ def test_any_shape(stage, batch, groups, a, b, time_channels, height, width, see
         x=x, time_embedding=None if time_channels is None else rand(batch, time_channels, seed=seed),
         tolerance=1e-9,  # small pictures can be nearly flat, which magnifies rounding
     )
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+
+@activation
+def test_silu_called_again(stage):
+    shapes = [(2, 3), (2, 3), (3, 2), (4, 1, 2)]
+    calls = [{"x": rand(*shape, seed=seed, scale=3.0)} for seed, shape in enumerate(shapes)]
+    check_function_in_turn(stage, "silu(x)", torch.nn.functional, calls)
+
+
+@block
+@pytest.mark.parametrize("text", ["ResidualBlock(8, 8, num_groups=4)", TIME])
+@each_way
+def test_called_again(stage, text, way):
+    shapes = [(2, 8, 5, 7), (2, 8, 5, 7), (2, 8, 3, 4), (3, 8, 4, 6), (1, 8, 5, 7)]
+    calls = [{"x": rand(*shape, seed=seed)} for seed, shape in enumerate(shapes)]
+    if "time" in text:
+        calls = [x | {"time_embedding": rand(len(x["x"]), 10, seed=9 - i)} for i, x in enumerate(calls)]
+    check_counterpart_in_turn(stage, text, calls, way)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

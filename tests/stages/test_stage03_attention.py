@@ -10,8 +10,16 @@ from hypothesis.strategies import integers, none
 from course.feedback.compare import TOLERANCE, check, rand
 from course.feedback.renaming import our_weights
 from tests.stages.blocks import check_function, make_block, without
-from tests.stages.counterparts import check_counterpart, check_dtype, check_parameters, counterpart, rules_of
+from tests.stages.counterparts import (
+    check_counterpart,
+    check_counterpart_in_turn,
+    check_dtype,
+    check_parameters,
+    counterpart,
+    rules_of,
+)
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import check_function_in_turn, each_way
 
 sdpa = pytest.mark.exercise("3.1")
 multi_head = pytest.mark.exercise("3.2")
@@ -105,14 +113,18 @@ def test_any_leading_dimensions(stage, leading):
 
 
 @sdpa
-def test_a_key_masked_with_minus_infinity_is_not_there(stage):
+@pytest.mark.parametrize("factor", [1.0, 1e12], ids=["", "with a large score"])
+def test_a_key_masked_with_minus_infinity_is_not_there(stage, factor):
     inputs, mask, seen = vectors(2, keys=5), torch.zeros(3, 5, dtype=torch.float64), [0, 1, 3, 4]
     mask[:, 2] = -math.inf
+    inputs["key"][:, 2] *= factor
     query, key, value = inputs.values()
     check(
         stage, MASKED, torch.nn.functional.scaled_dot_product_attention(query, key[:, seen], value[:, seen]),
-        f"{MASKED} with -inf for the third of five keys", **inputs, mask=mask,
-        hint="add the mask before the softmax: exp(-inf) is 0, and the other weights still sum to 1.",
+        f"{MASKED} with -inf for the third of five keys{'' if factor == 1.0 else ', which is very large'}",
+        **inputs, mask=mask,
+        hint="add the mask before the softmax: exp(-inf) is 0, and the other weights still sum to 1."
+        if factor == 1.0 else "-inf outweighs any score; a finite number in its place does not.",
     )
 
 
@@ -570,6 +582,68 @@ def test_the_dtype_stays(stage, text, shapes, dtype):
 @each_block
 def test_gradients(stage, text, shapes):
     check_counterpart(stage, text, gradients=True, **tensors(shapes), hint=CUT)
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+
+@sdpa
+def test_attention_called_again(stage):
+    masks = [rand(4, 6, seed=5), None, rand(4, 6, seed=6), None]
+    calls = [vectors(2, queries=4, seed=10 * i) | {"mask": mask} for i, mask in enumerate(masks)]
+    calls += [vectors(1, queries=3, width=5) | {"mask": None}]
+    check_function_in_turn(stage, MASKED, torch.nn.functional, calls)
+
+
+def changed_sizes(shapes, seed):
+    """Other numbers of the same shapes, then fewer pixels or tokens and words, then more of all, then one sample."""
+
+    def smaller(batch, size, *rest):
+        return (batch, size, 2, 2) if len(rest) == 2 else (batch, max(1, size - 2), *rest)
+
+    def larger(batch, size, *rest):
+        return (3, size, 4, 2) if len(rest) == 2 else (3, size + 2, *rest)
+
+    sizes = [lambda *shape: shape, lambda *shape: shape, smaller, larger, lambda _, *rest: (1, *rest)]
+    return [{n: rand(*size(*s), seed=seed + i) for n, s in shapes.items()} for i, size in enumerate(sizes)]
+
+
+@each_block
+@each_way
+def test_called_again(stage, text, shapes, way):
+    check_counterpart_in_turn(stage, text, changed_sizes(shapes, seed=20), way)
+
+
+@multi_head
+def test_self_attention_after_cross_attention_and_masks(stage):
+    words, x = rand(2, 7, 12, seed=1), [rand(2, 5, 12, seed=seed) for seed in range(2, 6)]
+    contexts, masks = [words, None, words + 1.0, None], [rand(5, 7, seed=7), None, None, causal(5)]
+    calls = [{"x": a, "context": b, "mask": c} for a, b, c in zip(x, contexts, masks)]
+    check_counterpart_in_turn(stage, "MultiHeadAttention(12, 3)", calls, "eval")
+
+
+SIGNS = torch.tensor([1.0, -1.0] * 32, dtype=torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [
+        pytest.param("MultiHeadAttention(64, 1)", SIGNS.repeat(1, 4, 1), marks=multi_head, id="several heads"),
+        pytest.param("PixelAttention(64)", SIGNS.reshape(1, 64, 1, 1).repeat(1, 1, 2, 2), marks=pixels, id="pixels"),
+    ],
+)
+def test_blocks_do_not_overflow_in_half_precision(stage, text, x):
+    """All tokens are equal, so that each gets its own value; queries times keys make 131072."""
+    weights = {name: torch.zeros_like(w) for name, w in our_weights(counterpart(text), rules_of(text)).items()}
+    for name, factor in {"to_q": 64.0, "to_k": 32.0, "to_v": 1.0, "to_out": 1.0}.items():
+        weights[f"{name}.weight"] = factor * torch.eye(64, dtype=torch.float64)
+    if "norm.weight" in weights:
+        weights["norm.weight"] += 1.0
+    check(
+        stage, lambda m: make_block(m, text, weights).half()(x).detach(), x if x.ndim == 3 else 2.0 * x,
+        f"{text}(x) in float16, with equal tokens and q.k = 131072", tolerance=2e-3, inputs={"x": x},
+        hint="scaled_dot_product_attention divides the queries by sqrt(d) before the product; float16 ends at 65504.",
+    )
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -9,8 +9,15 @@ from hypothesis.strategies import booleans, integers
 
 from course.feedback.compare import check, rand
 from tests.stages.blocks import check_function, make_block
-from tests.stages.counterparts import check_counterpart, check_dtype, check_parameters, counterpart
+from tests.stages.counterparts import (
+    check_counterpart,
+    check_counterpart_in_turn,
+    check_dtype,
+    check_parameters,
+    counterpart,
+)
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import check_function_in_turn, each_way
 
 nearest = pytest.mark.exercise("4.1")
 up = pytest.mark.exercise("4.2")
@@ -230,6 +237,24 @@ def test_any_shape(stage, batch, channels, height, width, asymmetric, seed):
     x = rand(batch, channels, 2 * height, 2 * width, seed=seed)
     for text in (f"Upsample({channels})", f"Downsample({channels}, asymmetric={asymmetric})"):
         check_counterpart(stage, text, counterpart(text, seed), about=f"with x of shape {tuple(x.shape)}", x=x)
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+SHAPES = [(2, 6, 4, 8), (2, 6, 4, 8), (2, 6, 2, 6), (3, 6, 4, 2), (1, 6, 8, 4)]
+
+
+@nearest
+def test_nearest_called_again(stage):
+    scales = [2, 3, 2, 1, 4]
+    calls = [{"x": rand(*shape, seed=scale), "scale": scale} for shape, scale in zip(SHAPES, scales)]
+    check_function_in_turn(stage, "upsample_nearest(x, scale)", TORCH, calls)
+
+
+@each_block
+@each_way
+def test_called_again(stage, text, way):
+    check_counterpart_in_turn(stage, text, [{"x": rand(*shape, seed=i)} for i, shape in enumerate(SHAPES)], way)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

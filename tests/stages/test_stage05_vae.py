@@ -3,6 +3,7 @@
 import functools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from course.feedback.divergence import VAE_PARTS
 from tests.stages import reference
 from tests.stages.blocks import check_block, divergence, make_block, text_of
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, each_way
 from tests.stages.light import without_compiler
 
 with without_compiler():
@@ -254,6 +256,18 @@ def test_sample_latents_gradients(stage):
 
 
 @sample
+@pytest.mark.parametrize("logvar", [20.0, 80.0])
+def test_the_largest_variance_does_not_overflow_in_float16(stage, logvar):
+    noise = 0.5 * NOISE.sign().half()
+    check(
+        stage, "sample_latents(moments, noise)", math.exp(10.0) * noise,
+        f"sample_latents(moments, noise) in float16 with means of 0 and logvars of {logvar:g}",
+        moments=torch.cat([ZEROS, torch.full_like(NOISE, logvar)], dim=1).half(), noise=noise, tolerance=2e-3,
+        hint="exp(20) is more than float16 can hold, exp(20 / 2) is not: halve before the exponential.",
+    )
+
+
+@sample
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
 def test_sample_latents_keeps_the_dtype(stage, dtype):
     moments, noise = rand(2, 6, 4, 5).to(dtype), NOISE.to(dtype)
@@ -458,6 +472,56 @@ def test_there_and_back(stage, batch, height, width, seed):
         stage, "tensor_to_images(images_to_tensor(images))", images,
         f"tensor_to_images(images_to_tensor(images)) with images of shape {tuple(images.shape)}", images=images,
     )
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+SIZES = [(2, 3, 2), (2, 3, 2), (2, 1, 2), (3, 2, 2)]  # batch, and height and width of the latents
+
+
+@both_halves
+@each_way
+def test_half_called_again(stage, half, way):
+    text, wanted, rules = parts_of(half, TWO_LEVELS)
+    calls = [input_of(half, TWO_LEVELS, batch=b, height=h, width=w, seed=i) for i, (b, h, w) in enumerate(SIZES)]
+    weights = renaming.our_weights(wanted, rules)
+    check_block_in_turn(stage, text, wanted, weights, calls, way, names=NAMES, tolerance=1e-9)
+
+
+@whole
+@pytest.mark.parametrize("method", ["encode", "decode"])
+@each_way
+def test_vae_called_again(stage, method, way):
+    calls = []
+    for i, (batch, height, width) in enumerate([*SIZES, (1, 2, 4)]):
+        latents = latents_of(TWO_LEVELS, batch, height, width, seed=10 + i)
+        images = images_of(TWO_LEVELS, batch, height, width, seed=i)
+        noise = latents if i % 2 else None
+        calls.append({"images": images, "noise": noise} if method == "encode" else {"latents": latents})
+    check_block_in_turn(
+        stage, f"VAE({text_of(TWO_LEVELS)})", functools.partial(THEIR[method], TWO_LEVELS),
+        renaming.our_weights(theirs(TWO_LEVELS), VAE_PARTS), calls, way, method=method, names=NAMES, tolerance=1e-9,
+    )
+
+
+@sample
+def test_sample_latents_called_again(stage):
+    sizes = [(2, 3, 4, 5), (2, 3, 4, 5), (1, 2, 3, 4)]
+    calls = [
+        {"moments": rand(b, 2 * c, h, w, seed=i, scale=5.0), "noise": rand(b, c, h, w, seed=9 - i)}
+        for i, (b, c, h, w) in enumerate(sizes)
+    ]
+    theirs = SimpleNamespace(sample_latents=their_sample)
+    check_function_in_turn(stage, "sample_latents(moments, noise)", theirs, calls)
+
+
+@to_images
+def test_tensor_to_images_called_again(stage):
+    def theirs(x):
+        return ((x + 1) * 127.5).clamp(0, 255).round().byte().permute(0, 2, 3, 1)
+
+    calls = [{"x": rand(*shape, seed=i)} for i, shape in enumerate([(2, 3, 4, 5), (2, 3, 4, 5), (1, 3, 5, 4)])]
+    check_function_in_turn(stage, "tensor_to_images(x)", SimpleNamespace(tensor_to_images=theirs), calls)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

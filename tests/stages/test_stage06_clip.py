@@ -7,6 +7,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from course.feedback.divergence import CLIP_PARTS, first_divergence
 from tests.stages import reference
 from tests.stages.blocks import check_block, make_block
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, check_in_turn, each_way
 from tests.stages.light import without_compiler
 
 with without_compiler():
@@ -345,11 +347,13 @@ def generated_prompts(count):
 
 @rows
 def test_more_than_a_thousand_prompts(stage):
+    """Read by one tokenizer; where it errs, what a new one makes of the same prompt is shown if that errs, too."""
     prompts = list(generated_prompts(1200))
     tokenizer = stage.Tokenizer(**learned())
     for prompt, ids in zip(prompts, their_ids(prompts)):
         if list(tokenizer.tokenize(prompt)) != ids:
             check_tokens(stage, prompt)
+            check_tokenizer_in_turn(stage, "tokenize", their_ids, prompts[: prompts.index(prompt) + 1])
     check_rows(stage, prompts, "1200 odd prompts")
 
 
@@ -577,13 +581,28 @@ def test_encoder_gradients(stage, config):
 @encoder
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
 def test_the_encoder_has_the_dtype_of_its_parameters(stage, dtype):
-    tokens = tokens_of(ONE_LAYER)
+    check_dtype_of_encoder(stage, ONE_LAYER, dtype, "causal_mask gives float32: bring it to the dtype of x.")
+
+
+def check_dtype_of_encoder(stage, config, dtype, hint):
+    tokens = tokens_of(config)
     check(
-        stage, lambda m: make_encoder(m, ONE_LAYER).to(dtype)(tokens).detach(), theirs(ONE_LAYER)(tokens).to(dtype),
-        f"CLIPTextEncoder(config).to({dtype})(tokens)",
+        stage, lambda m: make_encoder(m, config).to(dtype)(tokens).detach(), theirs(config)(tokens).to(dtype),
+        f"CLIPTextEncoder(config).to({dtype})(tokens) with {tokens.shape[1]} tokens",
         tolerance=10 * torch.finfo(dtype).eps,  # weights and results of all layers are rounded: 1 to 2 in all
-        hint="causal_mask gives float32: bring it to the dtype of x.",
+        hint=hint,
     )
+
+
+@encoder
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=name_of)
+def test_three_hundred_positions(stage, dtype):
+    config = CLIPConfig(vocab_size=40, width=8, hidden_width=8, num_layers=1, num_heads=2, max_length=300)
+    hint = "positions are whole numbers: bfloat16 makes 256 of 257, and int8 ends at 127."
+    if dtype == torch.float64:
+        check_encoder(stage, config, tokens_of(config), about="with 300 tokens", hint=hint)
+    else:
+        check_dtype_of_encoder(stage, config, dtype, hint)
 
 
 @encoder
@@ -593,6 +612,67 @@ def test_any_tokens(stage, batch, length, seed):
     tokens = tokens_of(SMALL, batch, length, seed)
     about = f"with tokens of shape {tuple(tokens.shape)}"
     check_encoder(stage, SMALL, tokens, about=about, explain=explain_encoder(SMALL, tokens))
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+
+def check_tokenizer_in_turn(stage, method, wanted, texts):
+    def make(module):
+        return getattr(module.Tokenizer(**learned()), method)
+
+    calls = [{"text": text} for text in [*texts, texts[0]]]
+    check_in_turn(stage, f"Tokenizer(vocab, merges).{method}, called several times in turn", make, wanted, calls)
+
+
+@bpe
+def test_bpe_called_again(stage):
+    words = ["carpet", "carpenter", "car", "house", "houses", "ho", "cartoon"]
+    merges, alphabet = learned()["merges"], sorted(ByteLevel.alphabet())
+    check_tokenizer_in_turn(stage, "bpe", lambda word: their_bpe(word, merges, alphabet), words)
+
+
+@tokenize
+def test_tokenize_called_again(stage):
+    texts = ["a red house", "a red horse", "", "a RED house!", "the cat sat on the carpet", "a red"]
+    check_tokenizer_in_turn(stage, "tokenize", their_ids, texts)
+
+
+@rows
+def test_tokenizer_called_again(stage):
+    texts = [["a red house"], ["a red horse", "a cat"], "the cat", ["a " * 90], [""], ["a cat " * 3] * 3]
+    check_tokenizer_in_turn(stage, "__call__", their_rows, texts)
+
+
+@mask
+def test_causal_mask_called_again(stage):
+    theirs = SimpleNamespace(causal_mask=lambda length: causal(length).float())
+    check_function_in_turn(stage, "causal_mask(length)", theirs, [{"length": length} for length in (5, 77, 3, 1)])
+
+
+@layer
+@each_way
+def test_layer_called_again(stage, way):
+    masks = [(2, CAUSAL), (2, NUMBERS), (3, causal(7)), (1, NO_MASK)]
+    calls = [
+        {"x": rand(batch, len(mask), SMALL.width, seed=i), "mask": mask} for i, (batch, mask) in enumerate(masks)
+    ]
+    wanted = their_layer(SMALL)
+    weights = renaming.our_weights(wanted, RULES)
+    check_block_in_turn(stage, "CLIPLayer(config)", wanted, weights, calls, way, names={"config": SMALL})
+
+
+@encoder
+@each_way
+def test_encoder_called_again(stage, way):
+    """Several lengths within one: 5, 4, 9 and 1 tokens."""
+    calls = [
+        {"tokens": tokens_of(ONE_LAYER, batch, length, seed)}
+        for seed, (batch, length) in enumerate([(2, 5), (2, 5), (2, 4), (3, 9), (1, 1)])
+    ]
+    wanted, weights = theirs(ONE_LAYER), renaming.our_weights(theirs(ONE_LAYER), RULES)
+    names = {"config": ONE_LAYER}
+    check_block_in_turn(stage, "CLIPTextEncoder(config)", wanted, weights, calls, way, names=names, tolerance=1e-9)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Stage 7 against diffusers' UNet2DConditionModel and its parts."""
 
+import copy
 import functools
 import math
 from dataclasses import replace
@@ -14,8 +15,9 @@ from course.feedback import renaming
 from course.feedback.compare import check, name_of, rand, results_and_gradients
 from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
-from tests.stages.blocks import check_block, divergence, make_block, text_of
+from tests.stages.blocks import check_block, divergence, make_block, text_of, without
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import ALONE, IN_EVAL, WAYS, check_block_in_turn, check_in_turn, each_way
 from tests.stages.light import without_compiler
 
 with without_compiler():
@@ -94,10 +96,13 @@ def test_max_period(stage, max_period):
 
 
 @waves
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32, torch.float16], ids=name_of)
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.int32, torch.float32, torch.float16, torch.bfloat16], ids=name_of
+)
 def test_timestep_embedding_in_float32(stage, dtype):
+    t = TIMES.to(dtype)
     check(
-        stage, "timestep_embedding(t, 64)", their_waves(TIMES, 64), t=TIMES.to(dtype), tolerance=FLOAT32_ANGLES,
+        stage, "timestep_embedding(t, 64)", their_waves(t.float(), 64), t=t, tolerance=FLOAT32_ANGLES,
         call=f"timestep_embedding(t, 64) with t in {name_of(dtype)}",
         hint="anything but float64 is computed in float32 and returned in float32.",
     )
@@ -201,11 +206,11 @@ def their_level(kind, config, level, shrink=1.0):
     return reference.called(block, forward), rules
 
 
-def make_level(module, kind, config, level, shrink=1.0):
+def make_level(module, kind, config, level, shrink=1.0, train=False):
     """Our block, called like theirs and with the same kind of result."""
     wanted, rules = their_level(kind, config, level, shrink)
     weights = renaming.our_weights(wanted, rules)
-    block = make_block(module, f"{kind}(config, level={level})", weights, {"config": config})
+    block = make_block(module, f"{kind}(config, level={level})", weights, {"config": config}).train(train)
 
     def forward(x, *others):
         *skips, time, context = others
@@ -450,6 +455,27 @@ def test_unet_keeps_the_dtype(stage, dtype):
 
 
 @whole
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32], ids=name_of)
+def test_bfloat16_does_not_round_the_timesteps(stage, dtype):
+    """With conv_in at zero, the latents play no part and the times a large one."""
+    wanted = without(copy.deepcopy(theirs(ONE_BLOCK)), "conv_in")
+    latents, _, context = inputs_of(ONE_BLOCK, batch=4).values()
+    timesteps = torch.tensor([999, 997, 995, 301])
+
+    def run(module):
+        unet = make_unet(module, ONE_BLOCK, wanted).bfloat16()
+        return unet(latents.bfloat16(), timesteps.to(dtype), context.bfloat16())
+
+    with torch.no_grad():
+        check(
+            stage, run, wanted(latents, timesteps.double(), context).sample.bfloat16(),
+            f"UNet(config).bfloat16()(latents, timesteps, context), timesteps [999, 997, 995, 301] in {name_of(dtype)}",
+            tolerance=8 * torch.finfo(torch.bfloat16).eps,  # 1.5 of rounding; timesteps in bfloat16 make 20
+            hint="hand the timesteps on as they came: bfloat16 makes 1000 of 999 and 996 of 997.",
+        )
+
+
+@whole
 def test_unet_not_contiguous(stage):
     given = inputs_of(ONE_BLOCK)
     given["latents"] = given["latents"].to(memory_format=torch.channels_last)
@@ -479,6 +505,50 @@ def test_unet_gradients(stage):
 def test_any_size(stage, batch, height, width, seed):
     given = inputs_of(MIXED, batch, seed, height, width)
     check_unet(stage, MIXED, given, about=f"latents of shape {tuple(given['latents'].shape)}")
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+BRIEF = replace(SAME_WIDTHS, blocks_per_level=1)  # with a transformer on its first level
+
+
+@waves
+def test_timestep_embedding_called_again(stage):
+    """First in float32, with a width that no other test asks for, then in float64, with other widths and periods."""
+    times = TIMES.double()
+    calls = [{"t": times, "channels": n, "max_period": p} for n, p in [(10, 1e4), (10, 1e4), (6, 1e4), (10, 100.0)]]
+    calls[1] |= {"t": times.flip(0)[:4]}
+
+    def answer(module):
+        module.timestep_embedding(TIMES, 10)
+        return module.timestep_embedding
+
+    text = "timestep_embedding(t, channels, max_period) in float64, after timestep_embedding(t, 10) in float32"
+    check_in_turn(stage, text, answer, precise_waves, calls)
+
+
+@both_ways
+@pytest.mark.parametrize("way", ["eval", "train"])
+def test_level_called_again(stage, kind, way):
+    calls = [inputs_of_level(kind, BRIEF, 0, batch, seed) for batch, seed in [(2, 0), (2, 5), (3, 9)]]
+    wanted, _ = their_level(kind, BRIEF, 0)
+    check_in_turn(
+        stage, f"{text_of_level(kind, BRIEF, 0)}, {WAYS[way]}",
+        lambda m: make_level(m, kind, BRIEF, 0, train=way == "train"), wanted, [*calls, calls[0]],
+        alone=IN_EVAL if way == "train" else ALONE, tolerance=1e-9,
+        fresh=lambda m: lambda *values: make_level(m, kind, BRIEF, 0)(*values),
+    )
+
+
+@whole
+@each_way
+def test_unet_called_again(stage, way):
+    calls = [inputs_of(BRIEF, *more) for more in [(2, 0, 2, 2), (2, 5, 2, 2), (2, 3, 1, 1), (3, 9, 2, 1)]]
+    wanted = theirs(BRIEF)
+    check_block_in_turn(
+        stage, "UNet(config)", lambda *values: wanted(*values).sample, renaming.our_weights(wanted, UNET_PARTS), calls,
+        way, names={"config": BRIEF}, tolerance=1e-9, roundings=2000,  # angles of float32 timesteps: FLOAT32_ANGLES
+    )
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from course.feedback.compare import TOLERANCE, check, evaluated, name_of, rand
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import check_in_turn
 from tests.stages.light import without_compiler
 
 with without_compiler():
@@ -231,6 +232,17 @@ def test_guess_from_any_noise(stage, t):
     check_call(
         stage, f"schedule.predict_original(noisy, predicted_noise, {t})", original_of(noisy, noise, t),
         hint="use abar of this timestep.", noisy=noisy, predicted_noise=noise,
+    )
+
+
+@guessing
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
+def test_the_guess_has_precise_factors(stage, dtype):
+    noise = rand(2, 4, 3, 5, dtype=dtype)
+    check_call(
+        stage, "schedule.predict_original(zeros, noise, 1)", original_of(0.0, noise.double(), 1).to(dtype),
+        f"in {name_of(dtype)}", tolerance=5 * torch.finfo(dtype).eps, zeros=torch.zeros_like(noise), noise=noise,
+        hint="compute the factors in float64, as alpha_bar gives them: near the end, 1 - abar is small.",
     )
 
 
@@ -537,6 +549,96 @@ def test_any_single_step(stage, stepper, more, t, data, seed):
     check_step(
         stage, f"{stepper}(schedule, latents, predicted_noise, {t}, {t_next}{more})", wanted,
         latents=latents, predicted_noise=noise,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
+@pytest.mark.parametrize(
+    ("stepper", "more"), [of_ddim(""), of_ddpm(", noise"), of_euler(""), of_dpm(", 41, last_original")]
+)
+def test_factors_are_precise_whatever_the_latents_are(stage, stepper, more, dtype):
+    """Near the end, where 1 - abar is small, a table in the dtype of the latents would give wrong factors.
+
+    All but one of the tensors are zeros, so that nothing covers the one whose factor is small.
+    """
+    zero = torch.zeros_like(NOISE)
+    given = dict.fromkeys(TENSORS, zero) | {"noise" if stepper == "ddpm_step" else "predicted_noise": NOISE}
+    wanted = math.sqrt(posterior(21, 1)[1]) * NOISE if stepper == "ddpm_step" else moved(21, 1, zero, NOISE)
+    if stepper == "dpm_solver_2m_step":
+        h, last_h = log_snr_half(1) - log_snr_half(21), log_snr_half(21) - log_snr_half(41)
+        wanted = wanted + math.sqrt(ABAR[1]) * (1.0 - math.exp(-h)) * h / (2.0 * last_h) * original_of(zero, NOISE, 21)
+    given = {name: tensor.to(dtype) for name, tensor in given.items()}
+    nothing = ", ".join(name for name, tensor in given.items() if not tensor.any() and name in NAMES)
+    check_step(
+        stage, f"{stepper}(schedule, latents, predicted_noise, 21, 1{more})", wanted.to(dtype),
+        about=f"in {name_of(dtype)}, with zeros for {nothing}", tolerance=10 * torch.finfo(dtype).eps,
+        hint="compute the factors in float64, as alpha_bar gives them; only their products with tensors are rounded.",
+        **given,
+    )
+
+
+# --- one call after another ------------------------------------------------------------------------------------------
+
+IN_TURN = {  # calls with one schedule -> what they give
+    "schedule.add_noise(latents.half(), noise.half(), tensor([3, 700])).dtype": torch.float16,
+    "schedule.add_noise(latents, noise, tensor([3, 700]))":
+        noisy_at_each(torch.tensor([3, 700]), LATENTS, NOISE),
+    "schedule.add_noise(noise, latents, tensor([500, 0]))":
+        noisy_at_each(torch.tensor([500, 0]), NOISE, LATENTS),
+    "schedule.add_noise(latents[:1], noise[:1], tensor([9]))":
+        noisy_at_each(torch.tensor([9]), LATENTS[:1], NOISE[:1]),
+    "schedule.predict_original(latents.half(), noise.half(), 500).dtype": torch.float16,
+    "schedule.predict_original(latents, noise, 500)": original_of(LATENTS, NOISE, 500),
+    "schedule.predict_original(noise, latents, 500)": original_of(NOISE, LATENTS, 500),
+    "schedule.predict_original(noise, latents, 20)": original_of(NOISE, LATENTS, 20),
+    "[list(t) for t in (schedule.inference_timesteps(4), schedule.inference_timesteps(2))]":
+        [[751, 501, 251, 1], [501, 1]],
+    "list(schedule.inference_timesteps(4, 5)[1:])": [601, 401, 201],
+    "list(schedule.inference_timesteps(4))": [751, 501, 251, 1],
+    "ddim_step(schedule, latents, predicted_noise, 501, 481, 1.0, noise)":
+        posterior(501, 481)[0] + math.sqrt(posterior(501, 481)[1]) * NOISE,
+    "ddim_step(schedule, latents, predicted_noise, 501, 481, 0.0, noise)": moved(501, 481),
+    "ddim_step(schedule, predicted_noise, latents, 501, 21)": moved(501, 21, PREDICTED_NOISE, LATENTS),
+    "ddpm_step(schedule, latents, predicted_noise, 501, 481, noise)":
+        posterior(501, 481)[0] + math.sqrt(posterior(501, 481)[1]) * NOISE,
+    "ddpm_step(schedule, latents, predicted_noise, 501, 481, 0 * noise)": posterior(501, 481)[0],
+    "euler_step(schedule, latents, predicted_noise, 501, 481)": moved(501, 481),
+    "euler_step(schedule, predicted_noise, latents, 501, 21)": moved(501, 21, PREDICTED_NOISE, LATENTS),
+    "dpm_solver_2m_step(schedule, latents, predicted_noise, 951, 801)": moved(951, 801),
+    "dpm_solver_2m_step(schedule, predicted_noise, latents, 801, 401)": moved(801, 401, PREDICTED_NOISE, LATENTS),
+}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param("add_noise", marks=noising), pytest.param("predict_original", marks=guessing),
+    pytest.param("inference_timesteps", marks=timesteps), pytest.param("ddim_step", marks=ddim),
+    pytest.param("ddpm_step", marks=ddpm), pytest.param("euler_step", marks=euler),
+    pytest.param("dpm_solver_2m_step", marks=dpm),
+])
+def test_one_schedule_is_used_again_and_again(stage, name):
+    def make(module):
+        given = {"schedule": schedule(module), "tensor": torch.tensor, **TENSORS}
+        return lambda call: evaluated(call, given)(module)
+
+    calls = [{"call": call} for call in IN_TURN if name in call]
+    check_in_turn(
+        stage, f"{name}, called several times in turn with one schedule", make, IN_TURN.get, [*calls, *calls],
+        fresh=lambda m: lambda call: make(m)(call),
+    )
+
+
+@pytest.mark.exercise("8.1", "8.2")
+def test_tables_of_several_schedules(stage):
+    def answer(module):
+        return lambda *arguments: module.alphas_cumprod(module.scaled_linear_betas(*arguments))
+
+    def wanted(steps, start, end):
+        return torch.from_numpy(np.cumprod(1.0 - np.linspace(start**0.5, end**0.5, steps) ** 2))
+
+    calls = [(1000, 0.00085, 0.012), (1000, 0.0001, 0.02), (50, 0.00085, 0.012), (1000, 0.00085, 0.012)]
+    check_in_turn(
+        stage, "alphas_cumprod(scaled_linear_betas(num_steps, start, end)), called several times in turn", answer,
+        wanted, [dict(zip(("num_steps", "start", "end"), arguments)) for arguments in calls],
     )
 
 

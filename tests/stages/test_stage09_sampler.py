@@ -1,5 +1,6 @@
 """Stage 9 with stand-ins that write down how they were asked, and against the pipelines of diffusers."""
 
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from course.feedback.compare import check, evaluated, rand
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import check_in_turn
 from tests.stages.small_model import TINY
 from tests.stages.small_pipeline import SAMPLERS, Picture, abar, our_parts, seeded, walk_of_diffusers
 
@@ -644,6 +646,195 @@ def test_pictures_keep_no_gradients(check_call, call):
     check_call(
         f"{call}, sampling=Sampling(2))", False, lambda after: after.result.requires_grad,
         "requires_grad of the result of", "drawing runs under torch.no_grad(): it needs far less memory.",
+    )
+
+
+# --- one picture after another ---------------------------------------------------------------------------------------
+
+OTHER_TEXTS = ["two houses", "a lake at night"], ["grey", ""]
+OTHER_NOISE, OTHER_IMAGES = single(2, 4, 3, 5, seed=20), single(2, 3, 6, 10, seed=21, scale=0.4)
+OTHER_MASK, OTHER_LATENT_MASK = 1.0 - MASK, 1.0 - LATENT_MASK
+
+
+def drawn_from(texts, sampler="ddim", scale=3.0, num_steps=4, noise=NOISE, images=None, mask=None, seed=5, start=1):
+    """The picture that stand-ins must give; start: the index of the first timestep where there are images."""
+    predict, after_step, latents = guided(scale, *map(context_of, texts)), {}, noise
+    if images is None:
+        start = 0
+    else:
+        original = fake_encode(images)
+        latents = noisy(original, noise, TIMESTEPS[sampler][start])
+    if mask is not None:
+        after_step = {"after_step": lambda new, t: mask * new + (1.0 - mask) * noisy(original, noise, t)}
+    steps = walk_of_diffusers(sampler, predict, latents, num_steps, start, seeded(seed), **after_step)
+    return fake_decode(steps[-1])
+
+
+def swapped(texts):
+    return texts[0], OTHER_TEXTS[1]
+
+
+IN_TURN = {  # calls with one model -> the pictures
+    "text_to_image(model, *texts, noise, Sampling(4, 3.0))": drawn_from(TEXTS),
+    "text_to_image(model, *other_texts, noise, Sampling(4, 3.0))": drawn_from(OTHER_TEXTS),
+    "text_to_image(model, texts[0], other_texts[1], noise, Sampling(4, 3.0))": drawn_from(swapped(TEXTS)),
+    "text_to_image(model, *texts, other_noise, Sampling(4, 1.0))": drawn_from(TEXTS, scale=1.0, noise=OTHER_NOISE),
+    "text_to_image(model, *texts, noise, Sampling(2, 3.0))": drawn_from(TEXTS, num_steps=2),
+    "text_to_image(model, *texts, noise, Sampling(4, 3.0, 'dpm++2m'))": drawn_from(TEXTS, "dpm++2m"),
+    "text_to_image(model, *other_texts, noise, Sampling(4, 3.0, 'dpm++2m'))": drawn_from(OTHER_TEXTS, "dpm++2m"),
+    "text_to_image(model, *texts, noise, Sampling(4, 3.0, 'ddpm', seeded(5)))": drawn_from(TEXTS, "ddpm"),
+    "text_to_image(model, *texts, noise, Sampling(4, 3.0, 'ddpm', seeded(6)))": drawn_from(TEXTS, "ddpm", seed=6),
+    "text_to_image(model, texts[0][:1], texts[1][:1], noise[:1], Sampling(4, 3.0))": drawn_from(TEXTS)[:1],
+    "image_to_image(model, images, *texts, noise, 0.75, Sampling(4, 3.0))": drawn_from(TEXTS, images=IMAGES),
+    "image_to_image(model, other_images, *texts, noise, 0.75, Sampling(4, 3.0))":
+        drawn_from(TEXTS, images=OTHER_IMAGES),
+    "image_to_image(model, images, *other_texts, other_noise, 0.75, Sampling(4, 3.0))":
+        drawn_from(OTHER_TEXTS, images=IMAGES, noise=OTHER_NOISE),
+    "image_to_image(model, images, *texts, noise, 0.5, Sampling(4, 3.0))":
+        drawn_from(TEXTS, images=IMAGES, start=2),
+    "image_to_image(model, images, *texts, noise, 0.75, Sampling(4, 3.0, 'dpm++2m'))":
+        drawn_from(TEXTS, "dpm++2m", images=IMAGES),
+    "inpaint(model, images, mask, *texts, noise, 0.75, Sampling(4, 3.0))":
+        drawn_from(TEXTS, images=IMAGES, mask=LATENT_MASK),
+    "inpaint(model, images, other_mask, *texts, noise, 0.75, Sampling(4, 3.0))":
+        drawn_from(TEXTS, images=IMAGES, mask=OTHER_LATENT_MASK),
+    "inpaint(model, images, mask, *texts, noise, 0.5, Sampling(4, 3.0))":
+        drawn_from(TEXTS, images=IMAGES, mask=LATENT_MASK, start=2),
+    "inpaint(model, other_images, mask, *other_texts, other_noise, 0.75, Sampling(4, 3.0))":
+        drawn_from(OTHER_TEXTS, images=OTHER_IMAGES, mask=LATENT_MASK, noise=OTHER_NOISE),
+}
+
+
+@pytest.mark.parametrize("kind", [
+    pytest.param("text_to_image", marks=text), pytest.param("image_to_image", marks=image),
+    pytest.param("inpaint", marks=painting),
+])
+def test_one_model_draws_several_pictures(stage, blocks, kind):
+    given = GIVEN | {
+        "texts": TEXTS, "other_texts": OTHER_TEXTS, "other_noise": OTHER_NOISE, "other_images": OTHER_IMAGES,
+        "other_mask": OTHER_MASK, "seeded": seeded,
+    }
+
+    def make(module):
+        names = given | {"model": new_stand_ins(module, blocks[8].NoiseSchedule(), torch.float32)["model"]}
+        return lambda call: evaluated(call, names)(module)
+
+    first = [call for call in IN_TURN if call.startswith("text_to_image") and "dpm++2m" in call][:1]
+    calls = [{"call": call} for call in [*first, *(call for call in IN_TURN if call.startswith(kind))]]
+    check_in_turn(
+        stage, "pictures drawn in turn by one model", make, IN_TURN.get, [*calls, *calls], tolerance=SINGLE,
+        fresh=lambda m: lambda call: make(m)(call),
+    )
+
+
+@loop
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_denoise_called_again(stage, blocks, sampler):
+    """Other contexts, other latents and a run that is left off, then a later start, as in image to image."""
+    timesteps = TIMESTEPS[sampler]
+
+    def make(module):
+        model = new_stand_ins(module, blocks[8].NoiseSchedule(), torch.float32)["model"]
+
+        def latents_of(latents, context, negative_context, start, count, seed):
+            sampling = module.Sampling(4, 3.0, sampler, seeded(seed))
+            steps = module.denoise(model, latents, timesteps[start:], context, negative_context, sampling)
+            return [step.latents for step in itertools.islice(steps, count)]
+
+        return latents_of
+
+    def wanted(latents, context, negative_context, start, count, seed):
+        predict = unguided if negative_context is None else guided(3.0, context, negative_context)
+        return walk_of_diffusers(sampler, predict, latents, 4, start, seeded(seed))[:count]
+
+    calls = [
+        (NOISE, CONTEXT, NEGATIVE_CONTEXT, 0, 4, 5), (NOISE, NEGATIVE_CONTEXT, CONTEXT, 0, 4, 6),
+        (OTHER_NOISE, CONTEXT, NEGATIVE_CONTEXT, 0, 2, 5), (NOISE, CONTEXT, None, 2, 2, 5),
+        (NOISE[:1], CONTEXT[:1], NEGATIVE_CONTEXT[:1], 0, 4, 5),
+    ]
+    names = "latents", "context", "negative_context", "start", "steps taken", "seed"
+    check_in_turn(
+        stage, f"the latents of every step of denoise(...) with {sampler}, called several times in turn", make, wanted,
+        [dict(zip(names, call)) for call in [*calls, calls[0]]], tolerance=SINGLE,
+        fresh=lambda m: lambda *values: make(m)(*values),
+    )
+
+
+@loop
+def test_without_a_generator_every_picture_has_its_own_noise(stage, blocks):
+    def run(module):
+        model = new_stand_ins(module, blocks[8].NoiseSchedule(), torch.float32)["model"]
+        sampling = module.Sampling(sampler="ddpm")
+        first, second = (list(module.denoise(model, NOISE, [501, 1], CONTEXT, None, sampling)) for _ in range(2))
+        return torch.equal(first[-1].latents, second[-1].latents)
+
+    check(
+        stage, run, False, "whether two runs of denoise(...) with ddpm and without a generator give the same latents",
+        hint="draw_noise(latents, None) draws from torch's own random numbers, which go on from run to run.",
+    )
+
+
+@pytest.mark.parametrize("call", [
+    pytest.param("list(denoise(model, latents, [501, 1], context))", marks=loop),
+    pytest.param(f"{TEXT_TO_IMAGE}, Sampling(2))", marks=text),
+    pytest.param(f"{IMAGE_TO_IMAGE}, 1.0, Sampling(2))", marks=image),
+    pytest.param(f"{INPAINT}, 1.0, Sampling(2))", marks=painting),
+])
+def test_the_network_stays_as_it_is(stage, blocks, call):
+    def run(module):
+        states = []
+        for mode in (True, False):
+            unet = FakeUNet().train(mode)
+            parts = fake_tokenizer, FakeTextEncoder(), unet, FakeVAE(), blocks[8].NoiseSchedule()
+            evaluated(call, GIVEN | {"model": module.StableDiffusion(*parts)})(module)
+            states.append([unet.training, unet.zero.requires_grad])
+        return states
+
+    check(
+        stage, run, [[True, True], [False, True]],
+        f"[in training mode, parameters trainable] of a U-Net in training mode, and of one in eval mode, after {call}",
+        hint="a training that draws a picture now and then goes on afterwards: leave the networks as they are.",
+    )
+
+
+@loop
+def test_the_list_of_timesteps_stays_as_it_is(check_call):
+    check_call(
+        "(lambda timesteps: [len(list(denoise(model, latents, timesteps, context))), timesteps])([751, 501, 251, 1])",
+        [4, [751, 501, 251, 1]], what="[the number of steps, the timesteps afterwards] in",
+        hint="the list belongs to the caller: read it, take nothing off.",
+    )
+
+
+NARROW = torch.bfloat16
+
+
+def narrow_answer(context):
+    """What a FakeUNet in bfloat16 predicts, in float32."""
+
+    def predict(latents, t):
+        return answer(latents.to(NARROW), torch.full((len(latents), 1, 1, 1), t), context.to(NARROW)).to(NARROW).float()
+
+    return predict
+
+
+@loop
+def test_latents_stay_float32_beside_a_bfloat16_network(check_call):
+    check_call(
+        DENOISE, walk_of_diffusers("ddim", narrow_answer(CONTEXT), NOISE, 4), latents_of,
+        "with a bfloat16 context: the latents of every step of", context=CONTEXT.to(NARROW),
+        hint="only what the U-Net gets is in the dtype of the context; the latents themselves are never rounded to it.",
+    )
+
+
+@image
+def test_pictures_become_float32_latents_beside_bfloat16_networks(check_call):
+    first = noisy(fake_encode(IMAGES.to(NARROW)).float(), NOISE, 501)
+    check_call(
+        f"{IMAGE_TO_IMAGE}, 0.75, Sampling(4, 1.0), on_step)",
+        walk_of_diffusers("ddim", narrow_answer(context_of(TEXTS[0])), first, 4, start=1),
+        lambda after: [step.latents for step in after.steps], "with bfloat16 networks: the latents of every step of",
+        "the encoded picture is brought to the dtype of the noise, not the noise to that of the picture.", dtype=NARROW,
     )
 
 

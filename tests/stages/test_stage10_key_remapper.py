@@ -16,6 +16,7 @@ from course.feedback.compare import check, rand
 from tests.stages import compvis
 from tests.stages.compvis import PREFIXES
 from tests.stages.drawing import check_drawing, each_drawing
+from tests.stages.in_turn import check_in_turn
 from tests.stages.light import without_compiler
 from tests.stages.small_model import TINY
 from tests.stages.small_pipeline import SMALL, Picture, our_parts, pipeline
@@ -94,11 +95,17 @@ def error_of(call):
     return "no ValueError"
 
 
-def names(call, *wanted_names):
-    """Which of the names and shapes the ValueError's message mentions; the message if none."""
+NUMBERS = re.compile(r"(?<![\w.])\d+(?:\s*[,x\u00d7*]\s*\d+)*(?![\w.]\w)")
+
+
+def names(call, *wanted):
+    """Which of the names and shapes the ValueError's message mentions; the message if none.
+
+    A shape may be written in any way that shows its numbers: (2,), (2), [2], torch.Size([2]), 2; (2, 3), 2x3, 2 x 3.
+    """
     message = error_of(call)
-    plain = message.replace("torch.Size", "").replace("([", "(").replace("])", ")").replace("[", "(").replace("]", ")")
-    return [name for name in wanted_names if name in plain.replace("(1)", "(1,)").replace("(2)", "(2,)")] or message
+    shapes = {tuple(map(int, re.findall(r"\d+", found))) for found in NUMBERS.findall(message)}
+    return [part for part in wanted if (part in message if isinstance(part, str) else part in shapes)] or message
 
 
 # --- given: the three parts of a file --------------------------------------------------------------------------------
@@ -132,7 +139,7 @@ def test_text_encoder(stage, config):
 
 @averages
 def test_name_of_an_average(stage):
-    raw, average = torch.zeros(2), torch.ones(2)
+    raw, average = torch.zeros(2), torch.ones(2, dtype=torch.float16)
     tensors = {"model.diffusion_model.out.0.weight": raw, "model_ema.diffusion_modelout0weight": average}
     check(
         stage, "select_ema(state_dict)['model.diffusion_model.out.0.weight']", average, state_dict=tensors,
@@ -284,15 +291,32 @@ def test_unknown_name(stage, part, name):
     )
 
 
+SEVERAL_LEVELS = replace(TINY, unet=UNETS["attention on the deep levels"], vae=VAES["four levels, one block"])
+
+
 @both
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(random=st.randoms(use_true_random=False))
 def test_order_of_the_names_does_not_matter(stage, part, random):
-    tensors = list(tensors_of(part, checkpoint(TINY)).items())
+    """With more than one change of resolution, whose names may come in any order."""
+    tensors = list(tensors_of(part, checkpoint(SEVERAL_LEVELS)).items())
     random.shuffle(tensors)
     check(
-        stage, f"remap_{part}(state_dict)", wanted(part, TINY), f"remap_{part}(state_dict) with names in another order",
-        state_dict=dict(tensors),
+        stage, f"remap_{part}(state_dict)", wanted(part, SEVERAL_LEVELS),
+        f"remap_{part}(state_dict) with names in another order", state_dict=dict(tensors),
+        hint="look at all names for the smallest or largest number, not only at the first that fits.",
+    )
+
+
+@both
+@pytest.mark.parametrize("order", ["backwards", "by alphabet"])
+def test_names_in_order(stage, part, order):
+    items = tensors_of(part, checkpoint(SEVERAL_LEVELS)).items()
+    tensors = dict(sorted(items) if order == "by alphabet" else reversed(items))
+    check(
+        stage, f"remap_{part}(state_dict)", wanted(part, SEVERAL_LEVELS), f"remap_{part}(state_dict), names {order}",
+        hint="look at all names for the smallest or largest number, not only at the first that fits.",
+        state_dict=tensors,
     )
 
 
@@ -318,10 +342,12 @@ class Pair(nn.Module):
         super().__init__()
         self.first = nn.Linear(3, 2)
         self.second = nn.Conv2d(2, 2, 1, bias=False)
+        self.square = nn.Linear(3, 3, bias=False)
 
 
 def pair_weights(dtype=torch.float64, without=""):
     weights = {"first.weight": rand(2, 3), "first.bias": rand(2, seed=1), "second.weight": rand(2, 2, 1, 1, seed=2)}
+    weights["square.weight"] = rand(3, 3, seed=3)
     return {name: tensor.to(dtype) for name, tensor in weights.items() if name != without}
 
 
@@ -365,9 +391,11 @@ def test_parameters_stay_the_same_and_trainable(stage):
 PROBLEMS = {  # weights, and what the error has to mention
     "missing": (pair_weights(without="first.bias"), ["first.bias"]),
     "unexpected": (pair_weights() | {"third": rand(2)}, ["third"]),
-    "wrong shape": (pair_weights() | {"second.weight": rand(2, 2)}, ["second.weight", "(2, 2, 1, 1)", "(2, 2)"]),
-    "too large": (pair_weights() | {"first.bias": rand(3)}, ["first.bias", "(2,)", "(3,)"]),
-    "a shape that would broadcast": (pair_weights() | {"first.bias": rand(1)}, ["first.bias", "(2,)", "(1,)"]),
+    "wrong shape": (pair_weights() | {"second.weight": rand(2, 2)}, ["second.weight", (2, 2, 1, 1), (2, 2)]),
+    "too large": (pair_weights() | {"first.bias": rand(3)}, ["first.bias", (2,), (3,)]),
+    "a shape that would broadcast": (pair_weights() | {"first.bias": rand(1)}, ["first.bias", (2,), (1,)]),
+    "transposed": (pair_weights() | {"first.weight": rand(3, 2)}, ["first.weight", (2, 3), (3, 2)]),
+    "a table of positions": (pair_weights() | {"position_ids": torch.arange(3)}, ["position_ids"]),
     "under another name": (
         pair_weights(without="second.weight") | {"second.kernel": rand(2, 2, 1, 1)}, ["second.weight", "second.kernel"]
     ),
@@ -409,6 +437,76 @@ def test_long_lists_of_problems_stay_short(stage):
         stage, lambda m: 0 < len(error_of(lambda: m.load_weights(Pair(), weights))) < 1500, True,
         "whether the ValueError of load_weights(model, 500 strange names) has less than 1500 characters",
         hint="name the first few.",
+    )
+
+
+# --- one checkpoint after another ------------------------------------------------------------------------------------
+
+
+@both
+def test_several_checkpoints_are_remapped(stage, part):
+    _, two, three, four = {"vae": VAES, "unet": UNETS}[part].values()
+    configs = [replace(TINY, **{part: size}) for size in (three, two, four, three)]
+    levels = [f"remap_{part}(state_dict) with {len(getattr(config, part).channels)} levels" for config in configs]
+    calls = [{"call": call, "config": config} for call, config in zip(levels, configs)]
+
+    def answer(module):
+        return lambda call, config: getattr(module, f"remap_{part}")(tensors_of(part, checkpoint(config)))
+
+    text = f"remap_{part} for several checkpoints in turn"
+    check_in_turn(stage, text, answer, lambda call, config: wanted(part, config), calls)
+
+
+@averages
+def test_averages_of_several_checkpoints(stage):
+    files = {scale: {name: scale * tensor for name, tensor in checkpoint(TINY).items()} for scale in (1, 2, 3)}
+
+    def averaged(scale):
+        tensors = files[scale]
+        return tensors | {
+            name: tensors["model_ema." + name.removeprefix("model.").replace(".", "")]
+            for name in tensors if name.startswith(PREFIXES["unet"])
+        }
+
+    calls = [{"scale": scale} for scale in (1, 2, 3, 1)]
+    text = "select_ema for several checkpoints in turn"
+    check_in_turn(stage, text, lambda m: lambda scale: m.select_ema(files[scale]), averaged, calls)
+
+
+@loading
+def test_a_model_is_loaded_again(stage):
+    files = [{name: scale * tensor for name, tensor in pair_weights().items()} for scale in (1.0, -2.0, 3.0)]
+
+    def run(module):
+        model, other, results = Pair().double(), Pair().double(), {}
+        for (name, _), target, file in zip(wanted.items(), [model, model, other], files):
+            module.load_weights(target, file)
+            results[name] = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+        return results | {"and then the model": model.state_dict()}
+
+    wanted = dict(zip(["a model", "the same model, with other weights", "another model"], files))
+    check(
+        stage, run, wanted | {"and then the model": files[1]}, "load_weights(model, state_dict), called three times",
+        hint="nothing may be kept from one call to the next.",
+    )
+
+
+@pytest.mark.parametrize("function", [
+    pytest.param("remap_vae", marks=autoencoder), pytest.param("remap_unet", marks=unet),
+    pytest.param("load_weights", marks=loading),
+])
+def test_the_dictionary_passed_in_is_not_changed(stage, function):
+    part = function.removeprefix("remap_")
+    tensors = pair_weights(torch.float16) if part == "load_weights" else tensors_of(part, checkpoint(TINY))
+
+    def run(module):
+        copy = dict(tensors)
+        getattr(module, function)(*([Pair()] if part == "load_weights" else []), copy)
+        return [name for name in tensors if copy.get(name) is not tensors[name]] + [n for n in copy if n not in tensors]
+
+    check(
+        stage, run, [], f"names whose tensors {function} changes in state_dict",
+        hint="make a new dictionary; another model may want to read this one.",
     )
 
 

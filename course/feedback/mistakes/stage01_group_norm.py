@@ -230,6 +230,13 @@ MISTAKES = [
         "nothing checks that num_groups divides the number of channels. It is a ValueError if it does not.",
     ),
     Mistake(
+        "assert-for-the-exception",
+        'raise ValueError(f"num_groups={num_groups} does not divide {channels} channels")',
+        "raise AssertionError",
+        "an assert checks that num_groups divides the number of channels. It has to be a ValueError: `python -O` skips "
+        "asserts.",
+    ),
+    Mistake(
         "statistics-without-gradient",
         """\
     mean = groups.mean(dim=-1, keepdim=True)
@@ -251,6 +258,12 @@ MISTAKES = [
         "num_channels: int, eps: float = 1e-5",
         "num_channels: int, eps: float = 1e-6",
         "GroupNorm takes eps=1e-6 where none is given. Its default is 1e-5.",
+    ),
+    Mistake(
+        "layer-without-init",
+        "        super().__init__()\n",
+        "",
+        "__init__ does not call super().__init__() first. nn.Module cannot keep parameters before that.",
     ),
     Mistake(
         "layer-keeps-eps-to-itself",

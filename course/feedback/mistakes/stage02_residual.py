@@ -112,6 +112,12 @@ MISTAKES = [
         "the second half uses conv1 again. Each half has a convolution of its own.",
     ),
     Mistake(
+        "block-without-init",
+        "        super().__init__()\n",
+        "",
+        "__init__ does not call super().__init__() first. nn.Module cannot keep layers before that.",
+    ),
+    Mistake(
         "shortcut-forgotten",
         "return self.shortcut(x) + h",
         "return h",

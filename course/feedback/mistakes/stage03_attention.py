@@ -158,6 +158,34 @@ MISTAKES = [
         "first, to (batch, tokens, heads, d), then transpose.",
     ),
     Mistake(
+        "heads-never-transposed",
+        """\
+            return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, C) -> (B, heads, T, d)
+
+        query = split_heads(self.to_q(x))
+        key = split_heads(self.to_k(context))
+        value = split_heads(self.to_v(context))
+        mixed = scaled_dot_product_attention(query, key, value, mask)
+        return self.to_out(mixed.transpose(1, 2).flatten(2))""",
+        """\
+            return tokens.unflatten(-1, (self.num_heads, -1))
+
+        query = split_heads(self.to_q(x))
+        key = split_heads(self.to_k(context))
+        value = split_heads(self.to_v(context))
+        mixed = scaled_dot_product_attention(query, key, value, mask)
+        return self.to_out(mixed.flatten(2))""",
+        "the channels are cut into heads, and the heads are left where they are, in (batch, tokens, heads, d). The "
+        "heads of one token then attend to each other: transpose to (batch, heads, tokens, d), and back before they "
+        "are joined.",
+    ),
+    Mistake(
+        "attention-without-init",
+        "        super().__init__()\n        if context_channels is None:",
+        "        if context_channels is None:",
+        "MultiHeadAttention.__init__ does not call super().__init__() first. nn.Module cannot keep layers before that.",
+    ),
+    Mistake(
         "heads-take-every-nth-channel",
         "return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, C) -> (B, heads, T, d)",
         "return tokens.unflatten(-1, (-1, self.num_heads)).permute(0, 3, 1, 2)",

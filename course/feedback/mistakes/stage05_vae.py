@@ -139,6 +139,22 @@ MISTAKES = [
         "the decoder's middle leaves out the attention.",
     ),
     Mistake(
+        "decoder-middle-last",
+        """\
+        x = self.middle(self.conv_in(latents))
+        for level in self.levels:
+            x = level(x)
+""",
+        """\
+        x = self.conv_in(latents)
+        for level in self.levels:
+            x = level(x)
+        x = self.middle(x)
+""",
+        "the decoder's middle comes after the levels, as in the encoder. It comes before them: it belongs to the "
+        "lowest resolution, with which the decoder begins.",
+    ),
+    Mistake(
         "decoder-middle-twice",
         "x = self.middle(self.conv_in(latents))",
         "x = self.middle(self.middle(self.conv_in(latents)))",

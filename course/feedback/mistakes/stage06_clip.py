@@ -365,6 +365,13 @@ MISTAKES = [
         "the layer does not hand the mask to its attention.",
     ),
     Mistake(
+        "mask-as-the-context",
+        "self.attention(self.norm1(x), mask=mask)",
+        "self.attention(self.norm1(x), mask)",
+        "the mask is given in the place of the context, the second argument of MultiHeadAttention.forward. Name it: "
+        "mask=mask.",
+    ),
+    Mistake(
         "layer-without-norm1",
         "self.attention(self.norm1(x), mask=mask)",
         "self.attention(x, mask=mask)",

@@ -317,6 +317,13 @@ MISTAKES = [
         "ddim_step arrives at abar = 1. Stable Diffusion's DDIM ends at abar_0, just before.",
     ),
     Mistake(
+        "ddim-last-entry-at-the-end",
+        "abar_next = schedule.alpha_bar(max(next_timestep, 0))",
+        "abar_next = float(schedule.alphas_cumprod[next_timestep])",
+        "the table of abar is read at -1, where Python finds its last entry, nearly pure noise. When next_timestep is "
+        "negative, abar_0 is wanted here.",
+    ),
+    Mistake(
         "ddim-next-is-one-less",
         "abar_next = schedule.alpha_bar(max(next_timestep, 0))",
         "abar_next = schedule.alpha_bar(max(timestep - 1, 0))",
@@ -430,6 +437,17 @@ MISTAKES = [
         "ddpm_step ends at abar_0. It arrives at the clean picture, abar = 1; only DDIM stops before.",
     ),
     Mistake(
+        "ddpm-last-entry-at-the-end",
+        """\
+    abar, abar_next = schedule.alpha_bar(timestep), schedule.alpha_bar(next_timestep)
+    alpha""",
+        """\
+    abar, abar_next = (float(schedule.alphas_cumprod[t]) for t in (timestep, next_timestep))
+    alpha""",
+        "DDPM reads the table of abar at -1, where Python finds its last entry, nearly pure noise. At the end abar is "
+        "1: schedule.alpha_bar knows that.",
+    ),
+    Mistake(
         "ddpm-alpha-of-one-training-step",
         "alpha = abar / abar_next",
         "alpha = 1.0 - float(schedule.betas[timestep])",
@@ -519,6 +537,17 @@ MISTAKES = [
         "return mean + math.sqrt(variance) * noise",
         "return mean + math.sqrt(variance) * predicted_noise",
         "ddpm_step adds the predicted noise. It adds fresh noise.",
+    ),
+    Mistake(
+        "euler-last-entry-at-the-end",
+        """\
+    abar, abar_next = schedule.alpha_bar(timestep), schedule.alpha_bar(next_timestep)
+    sigma, sigma_next""",
+        """\
+    abar, abar_next = (float(schedule.alphas_cumprod[t]) for t in (timestep, next_timestep))
+    sigma, sigma_next""",
+        "Euler reads the table of abar at -1, where Python finds its last entry, nearly pure noise. At the end abar is "
+        "1: schedule.alpha_bar knows that.",
     ),
     Mistake(
         "euler-unscaled",

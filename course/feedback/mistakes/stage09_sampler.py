@@ -291,6 +291,21 @@ MISTAKES = [
         "an unknown sampler is not noticed, and the latents stay as they are. It is an error, a ValueError.",
     ),
     Mistake(
+        "assert-for-the-exception",
+        "raise ValueError(f\"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}\")",
+        "raise AssertionError",
+        "an assert refuses the unknown sampler. It has to be a ValueError: `python -O` skips asserts.",
+    ),
+    Mistake(
+        "steps-in-a-list",
+        "        yield Step(index, len(timesteps), timestep, latents, original)",
+        """\
+        steps = [*(steps if index else []), Step(index, len(timesteps), timestep, latents, original)]
+    return iter(steps)""",
+        "denoise takes all steps and returns them in one go. It has to `yield` each Step as soon as it is done, so "
+        "that a progress bar can follow.",
+    ),
+    Mistake(
         "unknown-sampler-noticed-late",
         UNKNOWN,
         """\

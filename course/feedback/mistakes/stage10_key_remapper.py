@@ -34,6 +34,13 @@ MISTAKES = [
         "the average is looked up without `diffusion_model`. Only the leading `model.` is left out.",
     ),
     Mistake(
+        "ema-names-by-lstrip",
+        'name.removeprefix("model.")',
+        'name.lstrip("model.")',
+        'lstrip("model.") is called. It takes off all leading letters m, o, d, e, l and dots, also the d of '
+        "diffusion_model: removeprefix takes off the word.",
+    ),
+    Mistake(
         "missing-average-ignored",
         """\
                 raise ValueError(f"the checkpoint has no EMA weights: {average} (for {name}) is missing")

@@ -35,8 +35,9 @@ from course.core.assemble import for_testing
 from course.core.limits import Stuck, limited
 from course.core.messages import first_line
 from course.core.stages import Stage, find_stage
-from course.feedback.diagnosis import Result, reference, same_result, wrong_version
+from course.feedback.diagnosis import Result, same_result
 from course.feedback.mistakes import Mistake, exercise_of, mistakes_of
+from course.feedback.versions import reference, wrong_version
 from course.learn.detective.probes import PROBES, given
 from course.learn.runner import CAN_FORK, cause_of_death
 

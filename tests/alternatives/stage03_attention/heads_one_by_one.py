@@ -20,7 +20,7 @@ class PixelAttention(PixelAttention):
     def forward(self, x):
         b, c, h, w = x.shape
         tokens = self.norm(x).reshape(b, c, h * w).mT
-        weights = torch.softmax(self.to_q(tokens) @ self.to_k(tokens).mT / c**0.5, dim=2)
+        weights = torch.softmax(self.to_q(tokens) / c**0.5 @ self.to_k(tokens).mT, dim=2)
         return self.to_out(weights @ self.to_v(tokens)).mT.reshape(b, c, h, w) + x
 
 

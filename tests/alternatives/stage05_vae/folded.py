@@ -1,5 +1,7 @@
 """The scaling folded into the neighbouring 1x1 convolutions; those as matrix products."""
 
+import math
+
 
 def pointwise(x, layer, weight_factor=1.0, bias_factor=1.0):
     y = torch.einsum("bihw,oi->bohw", x, layer.weight[:, :, 0, 0] * weight_factor)
@@ -32,5 +34,5 @@ class Decoder(Decoder):
 
 def sample_latents(moments, noise):
     mean, logvar = torch.split(moments, noise.shape[1], dim=1)
-    variance = torch.exp(torch.minimum(torch.maximum(logvar, logvar.new_tensor(-30.0)), logvar.new_tensor(20.0)))
-    return mean + noise * variance.sqrt()
+    logvar = torch.minimum(torch.maximum(logvar, logvar.new_tensor(-30.0)), logvar.new_tensor(20.0))
+    return mean + noise * math.e ** (logvar / 2)

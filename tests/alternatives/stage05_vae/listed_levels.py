@@ -23,7 +23,7 @@ class Encoder(nn.Module):
 def sample_latents(moments, noise):
     half = moments.shape[1] // 2
     logvar = torch.clamp(moments[:, half:], min=-30, max=20)
-    return torch.addcmul(moments[:, :half], logvar.exp().sqrt(), noise)
+    return torch.addcmul(moments[:, :half], logvar.div(2).exp(), noise)
 
 
 def tensor_to_images(tensor):
