@@ -75,7 +75,8 @@ class MultiHeadAttention(nn.Module):
         Args:
             x: (batch, tokens, channels).
             context: (batch, context tokens, context_channels), or None for self-attention.
-            mask: as in scaled_dot_product_attention; the same for all heads.
+            mask: as in scaled_dot_product_attention, broadcastable to (batch, 1, tokens, context tokens): the same for
+                all heads.
 
         Returns:
             (batch, tokens, channels).

@@ -17,6 +17,8 @@ class CheckOptions(Options):
     slow: bool = option(False, "also the slow ones")
 
 
+# A file's tests run in one process, one after the other: they share models that take long to build.
+PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 STATIC = {
     "style": ("ruff", "check", "--quiet"),
     "format": ("ruff", "format", "--check", "--quiet"),
@@ -33,7 +35,15 @@ def check(options: CheckOptions) -> int:
         if done.returncode:
             wrong = 1
             print(f"{what} ({' '.join(command)}):\n{done.stdout}{done.stderr}", flush=True)
-    tests = [sys.executable, "-m", "pytest", "-q", "--blocks=solutions", *(["--slow"] if options.slow else [])]
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--blocks=solutions",
+        *(["--slow"] if options.slow else []),
+        *PARALLEL,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "COURSE_EXERCISES"}
     return subprocess.run(tests, cwd=ROOT, env=environment).returncode or wrong
 

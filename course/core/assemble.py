@@ -145,12 +145,12 @@ def for_generating(
     return assemble({s.number: s.exercise if s.number in theirs else s.solution for s in stages}, overrides, fused)
 
 
-def for_training(mode: str = "auto", number: int = 11) -> Blocks:
+def for_training(mode: str = "auto", number: int = 11, fused: bool = False) -> Blocks:
     """What a model is trained with: as for_generating, but only this stage of the encore can be the learner's.
 
     The models that are trained are the reference's.
     """
-    return for_testing(number, "exercises" if _learners(mode, [STAGES[number - 1]]) else "solutions")
+    return for_testing(number, "exercises" if _learners(mode, [STAGES[number - 1]]) else "solutions", fused=fused)
 
 
 def _learners(mode: str, stages: Collection[Stage]) -> list[int]:
@@ -161,7 +161,8 @@ def _learners(mode: str, stages: Collection[Stage]) -> list[int]:
     if mode == "exercises" and any(open_numbers.values()):
         first = next(number for numbers in open_numbers.values() for number in numbers)
         count = sum(map(bool, open_numbers.values()))
-        which = "all ten stages" if len(stages) == len(PIPELINE) else ", ".join(stage.module for stage in stages)
+        encore = [stage.module for stage in stages if stage.encore]
+        which = " and ".join([*(["all ten stages"] if len(encore) < len(stages) else []), *encore])
         raise StageError(f"BLOCKS=exercises needs {which}, and {count} are to do, from exercise {first} on.")
     return [number for number, numbers in open_numbers.items() if not numbers]
 

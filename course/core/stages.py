@@ -53,6 +53,8 @@ STAGES = (
     Stage(9, "sampler", "The sampler", "the loop from noise to picture, with guidance"),
     Stage(10, "key_remapper", "Real weights", "loads published checkpoints into your model"),
     Stage(11, "training", "Training", "losses, noise levels, averaged weights, and one step of it all", encore=True),
+    Stage(12, "lora", "LoRA", "teaches a trained model something new, with a small file", encore=True),
+    Stage(13, "motion", "Motion", "frames look at each other, so that pictures become a film", encore=True),
 )
 PIPELINE = tuple(stage for stage in STAGES if not stage.encore)
 ENCORE = tuple(stage for stage in STAGES if stage.encore)

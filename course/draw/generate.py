@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import random
 import signal
@@ -14,13 +15,14 @@ from pathlib import Path
 from types import FrameType
 
 from course.core.assemble import Blocks, for_generating
-from course.core.messages import Refusal
+from course.core.messages import Refusal, printable
 from course.core.options import expanded
-from course.core.screen import printable
-from course.core.stages import PIPELINE, ROOT, short_path
+from course.core.stages import ENCORE, PIPELINE, ROOT, short_path
 from course.core.threads import waiting
 from course.core.writing import check_writable
 from course.draw.blame import explain
+from course.draw.lora import NEEDED_BY_LORA, add_loras, wanted_loras
+from course.draw.motion import NEEDED_BY_FRAMES, motion_file, put_motion
 from course.draw.settings import Order, Settings, check_size
 from course.feedback.mistakes import find_mistake, wrong_text
 
@@ -64,10 +66,13 @@ def stop_if_asked() -> None:
 
 
 def run(settings: Settings, out: Path | None, film: bool) -> int:
-    if out is not None and out.suffix.lower() != ".png":
-        what = "is an ending and no name" if out.name.lower() == ".png" else "does not end in .png"
-        raise Refusal(f"OUT={out} {what}: name a file, such as picture.png.")
-    check_targets(out or ROOT / "outputs" / "picture.png", settings.count, film)
+    endings = (".png",) if settings.frames is None else (".webp", ".gif")
+    if out is not None and out.suffix.lower() not in endings:
+        what = "is an ending and no name" if out.name.lower() in endings else f"does not end in {' or '.join(endings)}"
+        raise Refusal(f"OUT={out} {what}: name a file, such as picture{endings[0]}.")
+    if film and settings.frames is not None:
+        raise Refusal("FILM=1, a GIF of all steps, does not go with FRAMES: draw one of the frames as a picture.")
+    check_targets(out or ROOT / "outputs" / f"picture{endings[0]}", settings.count, film)
     blocks = None
     try:
         blocks = blocks_for(settings)
@@ -92,7 +97,8 @@ def blocks_for(settings: Settings) -> Blocks:
     if settings.mistake:
         stage, mistake = find_mistake(settings.mistake)
         overrides[stage.number] = wrong_text(stage.number, mistake)
-    return for_generating(settings.blocks, fused=True, overrides=overrides)
+    encore = {*(NEEDED_BY_LORA if settings.lora else ()), *(NEEDED_BY_FRAMES if settings.frames else ())}
+    return for_generating(settings.blocks, fused=True, overrides=overrides, encore=encore)
 
 
 def check_targets(out: Path, count: int, film: bool) -> None:
@@ -114,6 +120,10 @@ def say_whose(blocks) -> None:
     names = ": " + ", ".join(f"{stage.number} {stage.name}" for stage in mine) if 0 < len(mine) < total else ""
     rest = "" if len(mine) == total else "; the reference stands in for the rest"
     print(f"{len(mine)}/{total} blocks are yours{names}{rest}.")
+    for stage in ENCORE:
+        if stage.number in blocks.origin:
+            whose = "yours" if blocks.origin[stage.number] == "exercises" else "the reference"
+            print(f"Encore: stage {stage.number} {stage.name} is {whose}.")
 
 
 def say_mistake(name: str | None) -> None:
@@ -127,6 +137,7 @@ def say_mistake(name: str | None) -> None:
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     from course.draw import checkpoint as ckpt
     from course.draw import pictures
+    from course.draw.engine import check_engine
     from course.draw.speed import check_compiler
 
     started = time.perf_counter()
@@ -140,6 +151,7 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if settings.dtype == "auto" and device.type == "cpu":
         why = f" ({ckpt.why_dtype(dtype)})"
         settings.dtype = name  # for FROM: on another processor it would be another one
+    check_engine(settings.engine, device, dtype, settings.compile)
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor
@@ -154,7 +166,8 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
     model = build_model(blocks, opened, device, dtype, settings)
     opened.tensors = {}  # the file is closed while it draws
-    print(f"{short_path(opened.path)} on {device}, {name}{why}, loaded in {time.perf_counter() - started:.1f} s")
+    name += why if settings.engine == "torch" else f"{why} with OpenVINO"
+    print(f"{short_path(opened.path)} on {device}, {name}, loaded in {time.perf_counter() - started:.1f} s")
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
@@ -166,30 +179,52 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
         picture, frames = draw_one(blocks, model, one, device, images, mask, film)
         seconds = time.perf_counter() - started
         words = settings.prompt if settings.mistake is None else f"{settings.mistake} {settings.prompt}"
-        target = target or pictures.free_name(ROOT / "outputs", words)  # now: another one may draw meanwhile
+        ending = ".png" if one.frames is None else ".webp"
+        target = target or pictures.free_name(ROOT / "outputs", words, ending)  # now: another one may draw meanwhile
         path = target if settings.count == 1 else numbered(target, i)
-        pictures.write_png(path, picture, asdict(one))
-        print(f"{short_path(path)}  {picture.width}x{picture.height}  seed {one.seed}  {seconds:.1f} s")
+        if one.frames is None:
+            pictures.write_png(path, picture, asdict(one))
+        else:
+            pictures.write_clip(path, frames, asdict(one))
+        size = f"{picture.width}x{picture.height}" + (f"  {one.frames} frames" if one.frames else "")
+        print(f"{short_path(path)}  {size}  seed {one.seed}  {seconds:.1f} s")
         if film:
             pictures.write_film(path.with_suffix(".gif"), frames)
             print(f"{short_path(path.with_suffix('.gif'))}  {len(frames)} frames")
         results.append(picture)
-    if target and len(results) > 1:
+    if target and len(results) > 1 and settings.frames is None:
         pictures.write_png(target, pictures.contact_sheet(results), asdict(settings))
         print(f"{short_path(target)}  all {len(results)}")
 
 
 def build_model(blocks, opened, device, dtype, settings: Settings):
     """The open checkpoint as a StableDiffusion (stage 9) that draws fast; notes what it cannot do as asked for."""
+    import torch
+
     from course.draw.checkpoint import build
+    from course.draw.engine import use_openvino
     from course.draw.speed import speed_up
 
-    model = build(blocks, opened, device, dtype, settings.ema)
+    engine = settings.engine == "openvino"
+    model = build(blocks, opened, device, torch.float32 if engine else dtype, settings.ema)
     if settings.ema and not opened.has_ema:
         print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
+    if settings.lora:
+        before = settings.lora_sha256.split(",") if settings.lora_sha256 else []
+        paths = [str(path) for path, _ in wanted_loras(settings.lora)]
+        hashes = [same_file("LORA", path, *one) for path, *one in itertools.zip_longest(paths, before[: len(paths)])]
+        settings.lora_sha256 = ",".join(hashes)
+        add_loras(blocks[12], model, settings.lora)
+    if settings.frames:
+        path = motion_file(settings.motion, opened.path)
+        settings.motion_sha256 = same_file("MOTION", str(path), settings.motion_sha256)
+        put_motion(blocks, model, opened.config, path, settings.frames, device)
     warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
     warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
-    speed_up(model, device, dtype, settings.compile)
+    if engine:
+        use_openvino(model, dtype)
+    else:
+        speed_up(model, device, dtype, settings.compile)
     return model
 
 
@@ -245,7 +280,10 @@ def warn_if_cut(tokenizer, name: str, text: str) -> None:
 
 
 def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):
-    """The picture of these settings, all of them known by now; one frame per step if it is to be filmed."""
+    """The picture of these settings, all of them known by now; one frame per step if it is to be filmed.
+
+    With FRAMES: the first frame, and all of them.
+    """
     import torch
     from PIL import Image
     from tqdm import tqdm
@@ -256,11 +294,12 @@ def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):
     assert s.seed is not None and s.height is not None and s.width is not None
     generator = torch.Generator().manual_seed(s.seed)
     size = (model.vae.post_quant_conv.in_channels, s.height // model.vae.factor, s.width // model.vae.factor)
-    noise = torch.randn((1, *size), generator=generator).to(device)
+    count = s.frames or 1
+    noise = torch.randn((count, *size), generator=generator).to(device)
     frames = []
 
-    def to_picture(tensor: torch.Tensor) -> Image.Image:
-        return Image.fromarray(vae.tensor_to_images(tensor)[0].cpu().numpy())
+    def to_pictures(tensor: torch.Tensor) -> list[Image.Image]:
+        return [Image.fromarray(image) for image in vae.tensor_to_images(tensor).cpu().numpy()]
 
     strength = strength_of(vars(s))
     total = s.steps - model.schedule.start_index(s.steps, strength) if images is not None else s.steps
@@ -270,11 +309,13 @@ def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):
             bar.update()
             if film:
                 decoded = model.vae.decode(step.original.to(model.vae.post_quant_conv.weight.dtype))
-                frames.append(to_picture(decoded.float()))
+                frames.extend(to_pictures(decoded.float()))
 
         sampling = sampler.Sampling(s.steps, s.scale, s.sampler, generator)
         common = {"sampling": sampling, "on_step": on_step}
-        if images is None:
+        if s.frames:
+            tensor = blocks[13].text_to_video(model, [s.prompt], [s.negative], noise[None], **common)[0]
+        elif images is None:
             tensor = sampler.text_to_image(model, [s.prompt], [s.negative], noise, **common)
         elif mask is None:
             tensor = sampler.image_to_image(
@@ -284,16 +325,17 @@ def draw_one(blocks, model, s: Settings, device, images, mask, film: bool):
             tensor = sampler.inpaint(
                 model, images.to(device), mask.to(device), [s.prompt], [s.negative], noise, strength=strength, **common
             )
-    wanted = (1, 3, s.height, s.width)
+    wanted = (count, 3, s.height, s.width)
     if not isinstance(tensor, torch.Tensor) or tensor.shape != wanted:
         got = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise TypeError(f"the sampler gave {got}, and a tensor of {wanted} is wanted")
     if not torch.isfinite(tensor).all():
-        dtype = str(model.unet.conv_in.weight.dtype).removeprefix("torch.")
+        dtype = str(next(model.unet.parameters()).dtype).removeprefix("torch.")
         advice = "a block or a weight of the file is wrong; try BLOCKS=solutions"
         if s.mistake:
             advice = f"MISTAKE={s.mistake} may be the reason"
         elif dtype != "float32":
             advice = f"numbers grew too large for DTYPE={dtype}, or a block is wrong; try DTYPE=float32"
         raise Refusal(f"The picture of seed {s.seed} came out as nan: {advice}.")
-    return to_picture(tensor), frames
+    pictures = to_pictures(tensor)
+    return pictures[0], pictures if s.frames else frames

@@ -17,6 +17,7 @@ from course.core.writing import whole_file
 MAX_PIXELS = 64_000_000  # a larger file is refused before it is unpacked into memory
 SETTINGS = "settings"  # the PNG text entry that holds all settings as JSON
 PARAMETERS = "parameters"  # the one that other programs read
+DESCRIPTION = 0x010E  # the Exif entry of a film that holds what SETTINGS holds
 SAMPLER_NAMES = {
     "ddim": "DDIM",
     "ddpm": "DDPM",
@@ -113,6 +114,7 @@ def parameters(settings: dict, size: tuple[int, int]) -> str:
         "Model": generic or checkpoint.stem,
         "Denoising strength": strength_of(settings),
         "Mistake": settings.get("mistake"),
+        "LoRA": settings.get("lora"),
     }
     lines = [str(settings.get("prompt") or "")]
     if settings.get("negative"):
@@ -145,7 +147,8 @@ def read_settings(path: str | Path) -> dict:
     path = expanded("FROM", path)
     read_picture(path, "FROM")
     with Image.open(path) as picture:
-        text = getattr(picture, "text", {}).get(SETTINGS, "")
+        comment = picture.info.get("comment", b"") if picture.format == "GIF" else b""
+        text = getattr(picture, "text", {}).get(SETTINGS) or picture.getexif().get(DESCRIPTION) or comment.decode()
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError):
@@ -153,6 +156,17 @@ def read_settings(path: str | Path) -> dict:
     if not isinstance(settings, dict):
         raise ValueError(f"FROM={path} does not say how it was made: only pictures of `make generate` do.")
     return settings
+
+
+def write_clip(path: Path, frames: Sequence[Image.Image], settings: dict) -> None:
+    """A WebP or GIF that shows the frames again and again, eight a second, and remembers its settings."""
+    text = json.dumps(settings)
+    exif = Image.Exif()
+    exif[DESCRIPTION] = text
+    kind = {"save_all": True, "append_images": list(frames[1:]), "duration": 125, "loop": 0}
+    kind |= {"comment": text} if path.suffix.lower() == ".gif" else {"exif": exif, "quality": 90, "method": 4}
+    with whole_file(path) as temporary:
+        frames[0].save(temporary, path.suffix[1:].upper(), **kind)
 
 
 def write_film(path: Path, frames: Sequence[Image.Image], seconds: float = 4.0) -> None:

@@ -8,6 +8,7 @@ from course.core.messages import Refusal
 from course.core.options import Options, option, shortened
 from course.core.stages import STAGES
 from course.core.stubs import constant
+from course.draw.lora import wanted_loras
 from course.feedback.mistakes import find_mistake, full_name
 
 PROMPT = "a red house on a green hill at night"
@@ -52,9 +53,23 @@ class Settings(Options):
     mistake: str | None = option(
         None, "draws with a mistake in one stage, such as stage08/betas-not-squared; docs/mistakes.md shows them"
     )
+    engine: str = option(
+        "torch",
+        "what runs U-Net and decoder: torch; or openvino, if installed: faster on a processor, but slow to start",
+        choices=("torch", "openvino"),
+    )
+    lora: str | None = option(
+        None, "LoRA file to draw with, or FILE:0.8 for that strength; several with commas between them"
+    )
+    frames: int | None = option(None, "draws a film of so many frames, by motion modules", least=2, most=128)
+    motion: str | None = option(
+        None, "with FRAMES: file of motion modules, of this course or of AnimateDiff; by default beside the checkpoint"
+    )
     compile: bool = option(False, "compile U-Net and decoder first: minutes and memory that pay off for many pictures")
     init_sha256: str | None = None  # of the files, so that FROM can tell whether they are still the same
     mask_sha256: str | None = None
+    lora_sha256: str | None = None
+    motion_sha256: str | None = None
 
     def check(self) -> None:
         """A Refusal for settings that do not go together; the mistake gets its full name."""
@@ -65,6 +80,12 @@ class Settings(Options):
             raise Refusal(f"MASK={self.mask} needs INIT, the picture to be repainted.")
         if self.init is None and self.strength is not None:
             raise Refusal(f"STRENGTH={self.strength:g} needs INIT, the picture to start from.")
+        if self.motion is not None and self.frames is None:
+            raise Refusal(f"MOTION={self.motion} needs FRAMES, the length of the film.")
+        if self.init is not None and self.frames is not None:
+            raise Refusal(f"FRAMES={self.frames} does not go with INIT: films begin with noise alone.")
+        if self.lora is not None:
+            wanted_loras(self.lora)
         if self.mistake is not None:
             stage, mistake = find_mistake(self.mistake)
             self.mistake = full_name(stage, mistake)
@@ -76,9 +97,9 @@ class Settings(Options):
 class Order(Settings):
     """What `make generate` is asked for: settings, and where they come from and the picture goes to."""
 
-    out: Path | None = option(None, "PNG file to write; by default a new one in outputs/")
+    out: Path | None = option(None, "PNG file to write, for FRAMES a WebP or GIF; by default a new one in outputs/")
     film: bool = option(False, "every step as a GIF too")
-    from_: str | None = option(None, "PNG of this command, to repeat it")
+    from_: str | None = option(None, "picture or film of this command, to repeat it")
 
     def settings(self) -> Settings:
         """What was asked for, over what FROM's picture was made with, over the defaults.

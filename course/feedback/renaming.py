@@ -47,6 +47,24 @@ UNET = (
     | SPATIAL_TRANSFORMER
     | TIME_EMBEDDING
 )
+MOTION_BLOCK = {
+    r"attn(\d)\.to_out\.0": r"attention\1.to_out",
+    r"attn(\d)": r"attention\1",
+    r"ff\.net\.0\.": "feed_forward.geglu.",
+    r"ff\.net\.2": "feed_forward.out",
+}
+MOTION_MODULE = {r"transformer_blocks\.0\.": "block."} | MOTION_BLOCK
+MOTION_UNET = (
+    {
+        r"(motion_modules\.\d+\.)transformer_blocks\.0\.attn(\d)\.to_out\.0": r"\1block.attention\2.to_out",
+        r"(motion_modules\.\d+\.)transformer_blocks\.0\.attn(\d)": r"\1block.attention\2",
+        r"(motion_modules\.\d+\.)transformer_blocks\.0\.": r"\1block.",
+        r"(down|up)_blocks\.(\d+)\.motion_modules\.(\d+)\.": r"\1.\2.\3.",
+        r"mid_block\.motion_modules\.0\.": "mid.",
+    }
+    | UNET
+    | {r"^(?=(down|up)\.\d+\.[a-z]|mid\.(residual|transformer)|time_embedding|conv_|norm_out)": "unet."}
+)
 CLIP = {
     r"(text_model\.)?embeddings\.": "",
     r"(text_model\.)?encoder\.layers\.(\d+)\.": r"layers.\2.",

@@ -149,11 +149,12 @@ def state_path() -> Path:
 def read_state() -> dict[str, Any]:
     """hints: exercise -> level shown; reading: stages shown; failing: stage -> exercises whose tests failed last."""
     state: dict[str, Any] = {"hints": {}, "reading": [], "failing": {}}
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(state_path().read_text(encoding="utf-8"))
-        for name, empty in state.items():
-            if isinstance(found, dict) and isinstance(found.get(name), type(empty)):
-                state[name] = found[name]
+    odd = (OSError, ValueError, RecursionError, AttributeError, TypeError, OverflowError)
+    with contextlib.suppress(*odd):  # a file that is not as it was written
+        found = json.loads(state_path().read_text(encoding="utf-8")) if state_path().is_file() else {}
+        state["hints"] = {number: max(0, int(level)) for number, level in found.get("hints", {}).items()}
+        state["reading"] = [int(number) for number in found.get("reading", [])]
+        state["failing"] = {stage: [str(n) for n in numbers] for stage, numbers in found.get("failing", {}).items()}
     return state
 
 

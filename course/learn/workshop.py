@@ -8,7 +8,7 @@ It reads requests and writes news, one JSON object per line. A request may hold
         "without": [...]  tests of these names are left out
         "whole": true     goes on after a failure, unless that can be said of every other test as well
         "workers": 1      how many forks share the tests (otherwise one per processor)
-        "diagnose": 0     how many failures each of them explains at length (otherwise 1)
+        "diagnose": 0     how many failures each of them explains at length (otherwise 1); 0: nothing is said of any
         "seconds": 0.5    how long it may compute for that
     {"warm": 3}           gets ready to diagnose failures of this stage
     {"stop": true}        ends all runs, without a word
@@ -42,9 +42,10 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from course.core import limits
 from course.core.stages import ROOT, find_stage
 from course.core.stubs import exercise_numbers
-from course.learn.runner import CAN_FORK, LONGEST_TEST, News, cause_of_death
+from course.learn.runner import CAN_FORK, CATCHES_ALL, LONGEST_TEST, News, cause_of_death
 
 MOST_WORKERS = 8
 PATIENCE = 0.3  # seconds that a failure waits for an earlier test, which may say more
@@ -274,8 +275,10 @@ def work(request: dict[str, Any], items: list[pytest.Item], indices: Iterable[in
     """Runs tests, until a failure ends the run."""
     from course.feedback import diagnosis
 
+    limits.give_up = lambda: os._exit(CATCHES_ALL)
     os.environ["COURSE_EXERCISES"] = request["folder"]
     diagnosis.left = request.get("diagnose", 1)
+    diagnosis.off = diagnosis.left == 0
     diagnosis.LIMIT = request.get("seconds", diagnosis.LIMIT)
     for index in indices:
         faulthandler.dump_traceback_later(LONGEST_TEST, exit=True, file=2)

@@ -442,6 +442,26 @@ def draw_robot(brush: Brush, paint: Paint) -> None:
         brush.circle(u, 0.745, 0.075, paint.lamp((150, 242, 252)))
 
 
+def draw_snowman(brush: Brush, paint: Paint) -> None:
+    for side in (-1, 1):
+        brush.line([(side * 0.2, 0.5), (side * 0.38, 0.6), (side * 0.46, 0.72)], 0.04, paint.part((112, 78, 60)))
+        brush.line([(side * 0.38, 0.6), (side * 0.5, 0.6)], 0.03, paint.part((112, 78, 60)))
+    for v, radius in ((0.24, 0.3), (0.56, 0.22)):
+        brush.circle(0.02, v - 0.01, radius, paint.dark)
+        brush.circle(-0.015, v + 0.01, radius * 0.93, paint.base)
+    brush.circle(0.01, 0.8, 0.17, paint.dark)
+    brush.circle(-0.01, 0.81, 0.155, paint.base)
+    for v in (0.3, 0.44, 0.57):
+        brush.circle(0, v, 0.035, paint.part(INK))
+    for u in (-0.07, 0.07):
+        brush.circle(u, 0.85, 0.03, paint.part(INK))
+    brush.polygon([(-0.02, 0.82), (-0.02, 0.76), (0.2, 0.77)], paint.part((246, 132, 40)))
+    hat = paint.part((60, 52, 84))
+    brush.rectangle(-0.2, 0.92, 0.2, 0.97, hat, 0.02)
+    brush.rectangle(-0.12, 0.95, 0.12, 1.14, hat, 0.02)
+    brush.rectangle(-0.12, 0.97, 0.12, 1.02, paint.part((214, 70, 74)))
+
+
 DRAWERS = {
     "house": draw_house,
     "tree": draw_tree,
@@ -456,6 +476,7 @@ DRAWERS = {
     "castle": draw_castle,
     "robot": draw_robot,
 }
+UNKNOWN = {"snowman": draw_snowman}  # what the small model was not trained on, and can be taught with `make tune`
 
 
 def draw_object(
@@ -463,4 +484,4 @@ def draw_object(
 ) -> None:
     """Draw one object with a thin outline; (x, base) is the middle of its foot, scale about its height."""
     for rim in (paint.rim, None):
-        DRAWERS[name](Brush(canvas, x, base, scale, side, rim, lean), paint)
+        (DRAWERS | UNKNOWN)[name](Brush(canvas, x, base, scale, side, rim, lean), paint)

@@ -80,4 +80,18 @@ QUESTIONS = {
         ),
         0,
     ),
+    12: (
+        Question(
+            "A change of 160 x 160 weights is replaced by the best one of rank 4. How many of its numbers are left?",
+            ("about 5 %", "about a quarter", "all of them: a product has as many"),
+        ),
+        0,
+    ),
+    13: (
+        Question(
+            "Each frame of a film gets a row of sines and cosines. How do the rows of two neighbours differ?",
+            ("in all channels alike", "in the fast channels; the slow ones are nearly equal", "not at all"),
+        ),
+        1,
+    ),
 }

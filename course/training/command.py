@@ -17,8 +17,8 @@ from course.draw.settings import Settings
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not burn the other's time
 
 SHARES = {"vae": 0.3, "decoder": 0.2, "clip": 0.05, "unet": 0.45}  # of the minutes for all; in this order
-MOST_PICTURES = 48000
-PICTURES_PER_MINUTE = 800  # drawing and encoding them takes time too
+MOST_PICTURES, MOST_FILMS = 48000, 6000
+PICTURES_PER_MINUTE, FILMS_PER_MINUTE = 800, 80  # drawing and encoding them takes time too
 
 
 @dataclass
@@ -32,8 +32,9 @@ class TrainOptions(Options):
 
     part: str = option(
         "all",
-        "what to train (default all); export: only write the model file; untrained: one with random weights",
-        choices=(*SHARES, "all", "export", "untrained"),
+        "what to train (default all); motion: the modules for films, in a U-Net that is there; "
+        "export: only write the model file; untrained: one with random weights",
+        choices=(*SHARES, "all", "motion", "export", "untrained"),
     )
     minutes: float = option(60.0, "wall time for the part (all: for all of them together)", above=0)
     steps: int | None = option(None, "steps of the optimiser for each part, instead of minutes", least=1)
@@ -43,10 +44,12 @@ class TrainOptions(Options):
         None, "model file, or its folder, whose weights the run begins with instead of random ones"
     )
     full: bool = option(False, "with untrained: of Stable Diffusion 1.5's size, 4 GB")
-    pictures: int | None = option(None, f"to be drawn (default {MOST_PICTURES}, fewer if time is short)", least=1)
+    pictures: int | None = option(
+        None, f"or films, to be drawn (default {MOST_PICTURES} or {MOST_FILMS}, fewer if time is short)", least=1
+    )
     batch: int | None = option(None, "samples per step and process", least=1)
     learning_rate: float | None = option(None, "at its peak", above=0)
-    seed: int = option(0, "of everything that is random")
+    seed: int = option(0, "of everything that is random", least=0, most=2**32 - 1)
     threads: int | None = option(None, "of the processor", least=1)
     blocks: str = like(Settings, "blocks", "auto", "whose stage 11; auto: yours if it is finished")
 
@@ -64,6 +67,7 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
     from course.training import loop
     from course.training.clip import CLIPPart
     from course.training.data import load_pictures
+    from course.training.motion import FRAMES, MotionPart
     from course.training.unet import UNetPart
     from course.training.unpack import unpack
     from course.training.vae import DecoderPart, VAEPart
@@ -86,11 +90,14 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
     accelerator.print(whose(blocks))
     training = blocks[TRAINING]
     use_fused_kernels(attention=accelerator.device.type != "cpu" or accelerator.mixed_precision == "no")
-    count = options.pictures or min(MOST_PICTURES, max(64, int(PICTURES_PER_MINUTE * options.minutes)))
+    film = options.part == "motion"
+    most, per_minute = (MOST_FILMS, FILMS_PER_MINUTE) if film else (MOST_PICTURES, PICTURES_PER_MINUTE)
+    count = options.pictures or min(most, max(64, int(per_minute * options.minutes)))
     with accelerator.main_process_first():
         if options.continue_:
             unpack(options.continue_, config, options.out)
-        pictures = load_pictures(options.out, count, config.image_size, options.seed, options.threads)
+        frames = FRAMES if film else None
+        pictures = load_pictures(options.out, count, config.image_size, options.seed, options.threads, frames)
     for name in SHARES if options.part == "all" else (options.part,):
         set_seed(options.seed)  # of the first weights
         part: loop.Part
@@ -102,6 +109,8 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
             part = CLIPPart(  # pyrefly: ignore
                 config.clip, pictures, options.out, accelerator.device, options.batch, training
             )
+        elif name == "motion":
+            part = MotionPart(config, pictures, options.out, accelerator, options.batch, training)
         else:
             part = UNetPart(config, pictures, options.out, accelerator, options.batch, training)
         if options.continue_ and not (options.out / f"{name}.state.pt").exists():
@@ -111,10 +120,16 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
             options.out, options.minutes * share, options.steps, options.seed, options.learning_rate
         )
         loop.train(part, settings, accelerator, training)
-    if options.part in ("all", "unet") and accelerator.is_main_process:
+    if not accelerator.is_main_process:
+        return
+    if options.part in ("all", "unet"):
         from course.training.export import export
 
         export(config, options.out, folder)
+    if film:
+        from course.training.export import export_motion
+
+        export_motion(options.out, folder)
 
 
 def train(options: TrainOptions) -> int:

@@ -26,6 +26,7 @@ from course.core.writing import whole_file
 from course.draw.checkpoint import read_tokenizer
 from course.training.clip import initialise_text_encoder
 from course.training.loop import advice, load_json
+from course.training.motion import CONFIG as MOTION_CONFIG
 from course.training.tokenizer import train_tokenizer, write_tokenizer
 from course.training.vae import scaling_factor
 from solutions import stage10_key_remapper as stage10
@@ -33,6 +34,7 @@ from solutions.stage05_vae import VAE
 from solutions.stage06_clip import CLIPTextEncoder
 from solutions.stage07_unet import UNet
 from solutions.stage10_key_remapper import PREFIXES, rename
+from solutions.stage13_motion import MotionConfig, frame_positions
 
 
 def inverted(rules: Mapping[str, str]) -> dict[str, str]:
@@ -280,6 +282,39 @@ def export(config: ModelConfig, out: Path, folder: Path) -> None:
         save_file({name: tensor.half() for name, tensor in companion.items()}, temporary)
     write_sums(folder)
     print(f"written: {folder / 'model.safetensors'}")
+
+
+MOTION = {
+    r"block\.norm(\d)": r"transformer_blocks.0.norm\1",
+    r"block\.attention(\d)\.to_out": r"transformer_blocks.0.attn\1.to_out.0",
+    r"block\.attention(\d)": r"transformer_blocks.0.attn\1",
+    r"block\.feed_forward\.geglu": r"transformer_blocks.0.ff.net.0",
+    r"block\.feed_forward\.out": r"transformer_blocks.0.ff.net.2",
+    r"(norm|proj_in|proj_out)\b": r"\1",
+}
+
+
+def diffusers_motion(weights: Mapping[str, Tensor], config: MotionConfig) -> dict[str, Tensor]:
+    """The motion modules under the names of diffusers' MotionAdapter, with its tables of positions."""
+    tensors = {}
+    for name, weight in weights.items():
+        side, *rest = name.split(".")
+        number, inside = ("0", rest) if side == "mid" else (rest[1], rest[2:])
+        place = f"{'mid_block' if side == 'mid' else f'{side}_blocks.{rest[0]}'}.motion_modules.{number}."
+        tensors[place + rename(".".join(inside), MOTION)] = weight
+        if inside == ["proj_in", "bias"]:
+            tensors[f"{place}transformer_blocks.0.pos_embed.pe"] = frame_positions(config.max_frames, len(weight))[None]
+    return tensors
+
+
+def export_motion(out: Path, folder: Path) -> None:
+    """Writes the averaged motion modules of the run in `out`, float16; the file says how many heads they have."""
+    weights = read_weights(out / "motion_ema.safetensors", advice("motion"))
+    tensors = {name: tensor.half().contiguous() for name, tensor in diffusers_motion(weights, MOTION_CONFIG).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / "motion.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "num_heads": str(MOTION_CONFIG.num_heads)})
+    print(f"written: {folder / 'motion.safetensors'}")
 
 
 def write_untrained(config: ModelConfig, folder: Path, seed: int = 0) -> None:

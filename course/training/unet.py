@@ -7,6 +7,7 @@ fresh latents. The text encoder is frozen.
 import contextlib
 import copy
 import hashlib
+import math
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -63,17 +64,20 @@ def encoder_digest(vae: VAE) -> str:
     return hashlib.sha256(b"".join(weight.cpu().numpy().tobytes() for weight in weights)).hexdigest()
 
 
-def encode_pictures(vae: VAE, pictures: Pictures, out: Path, accelerator: Accelerator, batch: int) -> Tensor:
-    """The moments of all pictures' latents, (count, 2 * channels, H / 8, W / 8), float16; kept in a file."""
-    path = out / "latents.safetensors"
+def encode_pictures(vae: VAE, pictures: Pictures, path: Path, accelerator: Accelerator, batch: int) -> Tensor:
+    """The moments of all pictures' latents, (count, 2 * channels, H / 8, W / 8), float16; kept in a file.
+
+    Of films: those of all frames, film after film.
+    """
     digest = encoder_digest(vae)
-    if not is_current(path, digest, len(pictures)) and accelerator.is_main_process:
+    count = math.prod(pictures.images.shape[:-3])
+    if not is_current(path, digest, count) and accelerator.is_main_process:
         order = memory_format(accelerator.device)
         vae = vae.to(accelerator.device, memory_format=order)
         moments = []
         starts = range(0, len(pictures), batch)
         for start in tqdm(starts, desc="encoding pictures", unit="batch", mininterval=1.0):
-            images = torch.from_numpy(np.array(pictures.images[start : start + batch]))
+            images = torch.from_numpy(np.array(pictures.images[start : start + batch])).flatten(0, -4)
             images = images_to_tensor(images).to(accelerator.device, memory_format=order)
             with torch.inference_mode(), accelerator.autocast():
                 moments.append(vae.quant_conv(vae.encoder(images)).to("cpu", torch.float16))
@@ -81,7 +85,7 @@ def encode_pictures(vae: VAE, pictures: Pictures, out: Path, accelerator: Accele
             save_file({"moments": torch.cat(moments).contiguous()}, temporary, metadata={"vae": digest})
     accelerator.wait_for_everyone()
     with safe_open(path, "pt") as file:
-        return file.get_slice("moments")[: len(pictures)]
+        return file.get_slice("moments")[:count]
 
 
 def is_current(path: Path, digest: str, count: int) -> bool:
@@ -96,6 +100,7 @@ class UNetPart:
     """The U-Net in training."""
 
     name = "unet"
+    latents_file = "latents.safetensors"  # in the folder of the run
     learning_rate = 1e-3
     betas = (0.9, 0.99)
     warmup = 100
@@ -117,7 +122,7 @@ class UNetPart:
         self.batch = batch or (32 if on_cpu else 256)
         self.vae = load_vae(config.vae, out)
         self.text_encoder = load_text_encoder(config.clip, out).to(self.device)
-        self.moments = encode_pictures(self.vae, pictures, out, accelerator, batch=32 if on_cpu else 256)
+        self.moments = encode_pictures(self.vae, pictures, out / self.latents_file, accelerator, 32 if on_cpu else 256)
         self.vae.scaling_factor = scaling_factor(out)
         self.tokenizer = tokenizer_of(out, config.clip)
         self.tokenizer.bpe = lru_cache(maxsize=None)(self.tokenizer.bpe)

@@ -13,6 +13,7 @@ from course.core.stubs import stub_text
 from course.feedback import compare, diagnosis
 from course.feedback.mistakes import changed, exercise_of, mistakes_of, wrong_text
 from course.learn.board import Verdict
+from course.learn.runner import run_all
 from tools import claims
 from tools.versions import Version, run_versions
 
@@ -40,6 +41,39 @@ N_MINUS_1 = "variance-divided-by-n-minus-1"
 ONLY_WITHOUT_EPS = "unbiased=False", "unbiased=eps == 0.0"  # the first test of exercise 1.1 has eps=0
 TWO_HEADS = "heads-without-transpose"
 
+IN_PIECES = (  # the mistake N_MINUS_1, written in another way
+    """\
+    groups = precise.reshape(batch, num_groups, -1)  # (B, G, C/G * H * W)
+    mean = groups.mean(dim=-1, keepdim=True)
+    variance = groups.var(dim=-1, keepdim=True, unbiased=False)
+    normalised = ((groups - mean) / torch.sqrt(variance + eps)).reshape(x.shape)
+""",
+    """\
+    pieces = []
+    for piece in precise.chunk(num_groups, dim=1):
+        variance, mean = torch.var_mean(piece, dim=tuple(range(1, x.ndim)), keepdim=True)
+        pieces.append((piece - mean) * torch.rsqrt(variance + eps))
+    normalised = torch.cat(pieces, dim=1)
+""",
+)
+EINSUM = (
+    """\
+    d = query.shape[-1]
+    scores = (query / math.sqrt(d)) @ key.transpose(-2, -1)  # (..., queries, keys)
+    if mask is not None:
+        scores = scores + mask
+    return torch.softmax(scores, dim=-1) @ value
+""",
+    """\
+    scores = torch.einsum("...qd, ...kd -> ...qk", query, key) + (0.0 if mask is None else mask)
+    return torch.einsum("...qk, ...kv -> ...qv", nn.functional.softmax(scores, -1), value)
+""",
+)
+LIST_OF_BETAS = (
+    "torch.linspace(math.sqrt(start), math.sqrt(end), num_steps, dtype=torch.float64) ** 2",
+    "torch.tensor([start + (end - start) * t / (num_steps - 1) for t in range(num_steps)], dtype=torch.float64)",
+)
+
 # Versions: stage, text, the exercise whose tests come first, the wanted exercise, the wanted names of mistakes.
 VERSIONS = {
     "a mistake": (1, edited(1, N_MINUS_1), "1.1", "1.1", [N_MINUS_1]),
@@ -48,6 +82,9 @@ VERSIONS = {
     "the same, when other tests come first": (1, edited(1, ONLY_WITHOUT_EPS), "1.2", "1.1", []),
     "two mistakes in two exercises": (1, edited(1, N_MINUS_1, "layer-keeps-eps-to-itself"), "1.1", "1.1", [N_MINUS_1]),
     "two mistakes in one exercise": (1, edited(1, N_MINUS_1, "weight-divides"), "1.1", "1.1", []),
+    "a mistake in other words": (1, edited(1, IN_PIECES), "1.1", "1.1", [N_MINUS_1]),
+    "another mistake in other words": (3, edited(3, EINSUM), "3.1", "3.1", ["no-scale"]),
+    "a third mistake in other words": (8, edited(8, LIST_OF_BETAS), "8.1", "8.1", ["linear-betas"]),
     "a mistake beside stubs": (3, stub_text(edited(3, "no-scale"), ["3.1"]), "", "3.1", ["no-scale"]),
     "an assert, with words of its own": (
         1, edited(1, ('raise ValueError(f"num_groups', 'raise AssertionError(f"mine: num_groups')), "", "1.1",
@@ -93,6 +130,19 @@ def test_what_is_claimed(what):
 def test_a_failed_test_of_another_exercise_says_so():
     lines = verdicts()["noticed by a picture"].failure.splitlines()
     assert "This test is about exercise 9.4. It passes with the solution's 9.1: look there." in lines
+
+
+def test_all_failures_are_filed_under_the_one_exercise(tmp_path):
+    """Most tests of the stage fail, whatever exercise they are about."""
+    stage = STAGES[2]
+    (tmp_path / stage.exercise.name).write_text(edited(3, "no-scale"), encoding="utf-8")
+    verdict, failed = Verdict(stage), set()
+    for news in run_all([{"stage": 3, "whole": True, "folder": str(tmp_path)}], [stage]):
+        verdict.add(news)
+        failed |= {verdict.tests[news["test"]][0]} if news["event"] == "failed" else set()
+    assert {"3.1", "3.2", "3.3", "3.5", "3.6"} <= failed
+    assert verdict.failing == {"3.1"} and verdict.exercise == "3.1" and verdict.failed > 30
+    assert verdict.solved == ["3.2", "3.3", "3.4", "3.5", "3.6"]
 
 
 # --- which exercise --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import os
 import re
 import shutil
@@ -541,6 +542,25 @@ def test_python_that_cannot_be_compiled(folder, text, capsys):
         assert "stage03_attention.py" in shown.out and "Traceback" not in shown.err
     assert main(["generate", "--steps=1", "--out=x.png"]) == 1
     assert "stage03_attention.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "null", "[1]", "[" * 100_000, '{"hints": {"3.1": "x"}}', '{"hints": {"3.1": null}}',
+        '{"hints": {"3.1": -5}}', '{"hints": {"3.1": 1e999}}', '{"hints": 3}', '{"failing": {"3": null}}',
+        '{"failing": {"3": [[]]}}', '{"failing": {"3": 7}}', '{"reading": [null, {}]}', '{"reading": "x"}',
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_memory_that_makes_no_sense_is_forgotten(folder, content, capsys):
+    path = folder.parent / ".course" / "state.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    assert main(["hint", "--stage=3"]) == 0
+    shown = capsys.readouterr()
+    assert "level 1 of 3:" in shown.out and shown.err == ""
+    assert json.loads(path.read_text())["hints"] == {"3.1": 1}
 
 
 def test_solution_is_shown_beside_the_learners_file(folder, capsys):

@@ -29,7 +29,10 @@ from course.core.options import variable
 from course.core.stages import ROOT, STAGES
 from course.draw import checkpoint, generate, pictures
 from course.draw.settings import SAMPLERS, Order, Settings
-from course.training.export import write_untrained
+from course.training.export import diffusers_motion, write_untrained
+from course.training.motion import modules_of
+from solutions import stage13_motion
+from solutions.stage07_unet import UNet
 
 pytestmark = pytest.mark.limit(60)
 
@@ -816,6 +819,19 @@ def test_a_vocabulary_that_makes_no_sense(draw, stranger, tmp_path, change):
     refusal(draw(flag), "The tokenizer in")
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"#version: 0.2\nq z\n", "merges.txt joins q and z, and vocab.json does not know the result"),
+        (b"a b c\n", "another layout"), (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_merges_that_make_no_sense(draw, stranger, tmp_path, content, says):
+    flag = stranger(lambda tensors: tensors)
+    (tmp_path / "merges.txt").write_bytes(content)
+    refusal(draw(flag), "The tokenizer in", says)
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_a_pickle_that_wants_to_run_code_is_not_opened(draw, stranger, tmp_path, legacy):
     stranger(lambda tensors: tensors)
@@ -1055,3 +1071,77 @@ def test_no_heavy_library_on_the_way_to_a_picture(model_folder, tmp_path):
 def test_settings_survive_json():
     s = Settings(prompt="🎈", seed=3)
     assert Settings(**json.loads(json.dumps(dataclasses.asdict(s)))) == s
+
+
+# --- films -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def motion_file(tmp_path_factory) -> Path:
+    """Motion modules of the shipped U-Net's widths with random numbers everywhere, in diffusers' names."""
+    config = stage13_motion.MotionConfig(num_heads=4, max_frames=6, middle=False)
+    unet = stage13_motion.MotionUNet(UNet(tiny_config().unet), tiny_config().unet, config)
+    weights = {name: 0.05 * torch.randn(w.shape) for name, w in modules_of(unet).items()}
+    path = tmp_path_factory.mktemp("motion") / "motion.safetensors"
+    save_file({n: w.contiguous() for n, w in diffusers_motion(weights, config).items()}, path, {"num_heads": "4"})
+    return path
+
+
+def frames_of(path: str) -> list[bytes]:
+    with Image.open(path) as film:
+        return [film.convert("RGB").tobytes() for i in range(film.n_frames) if film.seek(i) is None]
+
+
+@pytest.mark.parametrize("name", ["out.webp", "out.gif"])
+def test_a_film_and_the_same_film_again(draw, motion_file, name):
+    code, said, errors = draw("--frames=3", f"--motion={motion_file}", f"--out={name}")
+    assert code == 0, errors
+    assert "3 frames" in said and "stage 13 motion is the reference" in said
+    first = frames_of(name)
+    assert len(set(first)) == len(first) == 3
+    again = draw(f"--from={name}", f"--out=again{Path(name).suffix}")
+    assert again[0] == 0 and "is not the file that it was" not in again[1]
+    assert frames_of(f"again{Path(name).suffix}") == first
+
+
+def test_several_films(draw, motion_file):
+    assert draw("--frames=2", f"--motion={motion_file}", "--count=2", "--out=out.webp")[0] == 0
+    assert frames_of("out-1.webp") != frames_of("out-2.webp") and not Path("out.webp").exists()
+
+
+def test_motion_modules_change_the_frames(draw, motion_file, tmp_path):
+    zeros = {name: torch.zeros_like(w) if "proj_out" in name else w for name, w in load_file(motion_file).items()}
+    save_file(zeros, tmp_path / "zeros.safetensors", {"num_heads": "4"})
+    for modules, out in ((motion_file, "moved.webp"), (tmp_path / "zeros.safetensors", "still.webp")):
+        assert draw("--frames=2", f"--motion={modules}", f"--out={out}")[0] == 0
+    assert frames_of("moved.webp") != frames_of("still.webp")
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--frames=1"], ["FRAMES=1"]), (["--frames=2", "--out=out.png"], ["OUT=out.png", ".webp"]),
+    (["--frames=2", "--out=out.webp"], ["FRAMES needs motion modules", "MOTION=FILE"]),
+    (["--frames=2", "--out=out.webp", "--motion=none"], ["MOTION=none"]), (["--motion=x"], ["MOTION=x needs FRAMES"]),
+    (["--frames=2", "--out=out.webp", "--init=x.png"], ["does not go with INIT"]),
+    (["--frames=2", "--out=out.webp", "--film=1"], ["FILM=1"]),
+    (["--frames=7", "--out=out.webp", "--motion=MODULES"], ["FRAMES=7", "6 frames at most"]),
+    (["--frames=2", "--out=out.webp", "--motion=CHECKPOINT"], ["holds no motion modules"]),
+], ids=lambda value: value[-1] if isinstance(value, list) and value[0].startswith("--") else "")
+def test_films_that_cannot_be(draw, motion_file, model_folder, flags, words):
+    files = {"MODULES": str(motion_file), "CHECKPOINT": str(model_folder / "model.safetensors")}
+    for name, path in files.items():
+        flags = [flag.replace(name, path) for flag in flags]
+    refusal(draw(*flags), *words)
+    assert not Path("out.webp").exists()
+
+
+@pytest.mark.parametrize(("change", "word"), [
+    (lambda tensors, notes: tensors.popitem(), "missing"),
+    (lambda tensors, notes: notes.update(num_heads="7"), "7 heads"),
+    (lambda tensors, notes: notes.update(num_heads="-1"), "-1 heads"),
+    (lambda tensors, notes: tensors.update({"down_blocks.0.motion_modules.0.norm.weight": torch.ones(3)}), "(3,)"),
+], ids=["incomplete", "seven heads", "no heads", "another width"])
+def test_motion_modules_that_do_not_fit(draw, motion_file, tmp_path, change, word):
+    tensors, notes = load_file(motion_file), {"num_heads": "4"}
+    change(tensors, notes)
+    save_file(tensors, tmp_path / "odd.safetensors", notes)
+    refusal(draw("--frames=2", "--out=out.webp", "--motion=odd.safetensors"), "odd.safetensors", word)

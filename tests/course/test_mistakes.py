@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from course.core.assemble import for_testing
 from course.core.stages import STAGES, find_stage
 from course.feedback import diagnosis
 from course.feedback.compare import check, difference, rand
@@ -100,6 +101,49 @@ def test_right_results_are_not_diagnosed(monkeypatch):
     x = rand(2, 6, 3, 5)
     module = version(1, "default-eps-of-the-layer")
     check(module, lambda m: m.group_norm(x, 3), torch.nn.functional.group_norm(x, 3), "group_norm(x, 3)")
+
+
+def of_stage_1(find, replace):
+    text = changed(STAGES[0].solution.read_text(encoding="utf-8"), find, replace, "a wrong version")
+    return for_testing(1, "solutions", {1: text})[1]
+
+
+FLOAT32 = "Something on the way is computed in float32"
+
+
+@pytest.mark.parametrize("eps", ["torch.tensor([1e-5])", "eps * torch.ones(1, dtype=torch.float32)"])
+def test_float32_on_the_way_is_proven(eps):
+    x = rand(2, 6, 3, 5, scale=0.01)
+    text = message(
+        of_stage_1("torch.sqrt(variance + eps)", f"torch.sqrt(variance + {eps})"), "group_norm(x, 3)",
+        torch.nn.functional.group_norm(x, 3), x=x, hint="a hint about something else",
+    )
+    assert FLOAT32 in text and "something else" not in text
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_small_error_for_another_reason_keeps_its_hint():
+    x = rand(2, 6, 3, 5)
+    text = message(
+        of_stage_1("torch.sqrt(variance + eps)", "torch.sqrt(variance + 1.1 * eps)"), "group_norm(x, 3)",
+        torch.nn.functional.group_norm(x, 3), x=x, hint="a hint about eps",
+    )
+    assert FLOAT32 not in text and "Hint: a hint about eps" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "setting"),
+    [
+        ("torch.set_default_dtype(torch.float64)", "torch.set_default_dtype"),
+        ("torch.set_grad_enabled(False)", "torch.set_grad_enabled"), ("torch.manual_seed(0)", "torch.manual_seed"),
+    ],
+)
+def test_a_changed_setting_is_named_and_brought_back(line, setting):
+    x, before = rand(2, 6, 3, 5), (torch.get_default_dtype(), torch.is_grad_enabled())
+    module = of_stage_1("    batch, channels = x.shape[:2]\n", f"    {line}\n    batch, channels = x.shape[:2]\n")
+    text = message(module, "group_norm(x, 3)", torch.nn.functional.group_norm(x, 3), x=x)
+    assert f"changes a setting of the whole program: {setting}." in text
+    assert before == (torch.get_default_dtype(), torch.is_grad_enabled())
 
 
 @pytest.mark.limit(600)

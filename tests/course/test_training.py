@@ -16,6 +16,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import set_seed
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from course.core.assemble import StageError
@@ -24,9 +26,9 @@ from course.core.messages import Refusal
 from course.core.stages import ROOT, STAGES
 from course.core.workspace import write_stubs
 from course.core.writing import whole_file
-from course.scenes.examples import draw_example
+from course.scenes.examples import draw_example, draw_film
 from course.studio.judge import load_judge
-from course.training import clip, command, export, loop, unet, unpack, vae
+from course.training import clip, command, export, loop, motion, unet, unpack, vae
 from course.training.data import load_pictures
 from course.training.lights import load_light_finder
 from course.training.tokenizer import train_tokenizer, write_tokenizer
@@ -35,6 +37,7 @@ from solutions.stage05_vae import VAE
 from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
 from solutions.stage07_unet import UNet
 from solutions.stage10_key_remapper import load_weights, remap_clip, remap_unet, remap_vae, select_ema, split_checkpoint
+from solutions.stage13_motion import remap_motion
 
 
 def randomised(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -323,6 +326,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 281536 vs 281424"),  # of torch.save
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["torch", "safetensors"],
+)
+def test_a_full_disk_is_told_whatever_the_library_says(tmp_path, monkeypatch, error):
+    (tmp_path / "file").write_text("old")
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(Refusal, match=r"file cannot be written: No space left"), whole_file(tmp_path / "file"):
+        raise error
+    assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_state_of_another_model_is_refused(tmp_path):
     train_toy(tmp_path, steps=1)
     other = ToyPart()
@@ -382,7 +402,8 @@ def model_file(tmp_path_factory):
     }
     tensors = export.assemble(config, *(model.state_dict() for model in models.values()), num_updates=7)
     vocab, merges = train_tokenizer(config.clip.vocab_size)
-    export.write_model(folder, config, tensors, (vocab, [*merges[:-1], ("x", "yz")]), trained=True)
+    own = {"xyz" if token == "".join(merges[-1]) else token: number for token, number in vocab.items()}
+    export.write_model(folder, config, tensors, (own, [*merges[:-1], ("x", "yz")]), trained=True)
     companion = randomised(clip.ContrastiveModel(models["clip"], 128), 5).state_dict()
     companion = {name: weight for name, weight in companion.items() if not name.startswith("text_encoder.")}
     randomised(models["clip"], 2)
@@ -419,6 +440,63 @@ def test_what_has_been_trained_since_is_kept(model_file, tmp_path):
     unpack.unpack(model_file[0], tiny_config(), tmp_path)
     assert torch.equal(load_file(tmp_path / "vae.safetensors")["quant_conv.weight"], newer["quant_conv.weight"])
     assert (tmp_path / "unet.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def film_run(model_file, tmp_path_factory):
+    """The folder of a run that goes on from the model file, and its training of motion modules after two steps."""
+    folder = tmp_path_factory.mktemp("film")
+    unpack.unpack(model_file[0], tiny_config(), folder)
+    films = load_pictures(folder, 4, tiny_config().image_size, frames=motion.FRAMES)
+    set_seed(0)
+    part = motion.MotionPart(tiny_config(), films, folder, loop.make_accelerator(), batch=1)
+    before = {name: w.clone() for name, w in part.model.state_dict().items()}, part.check()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(motion, "SHEET_PROMPTS", motion.SHEET_PROMPTS[:1])
+        loop.train(part, loop.Settings(folder, steps=2), loop.make_accelerator())
+    assert (folder / "motion.png").exists()
+    return folder, part, *before
+
+
+def test_films_are_drawn_and_shared_as_pictures_are(film_run, tmp_path):
+    folder, part, *_ = film_run
+    size = tiny_config().image_size
+    assert part.pictures.images.shape == (4, motion.FRAMES, size, size, 3)
+    assert part.moments.shape[0] == 4 * motion.FRAMES
+    frames, captions = draw_film(0, 2, size, motion.FRAMES)
+    assert np.array_equal(part.pictures.images[2], frames) and part.pictures.captions[2] == captions
+    assert load_pictures(folder, 3, size, frames=motion.FRAMES).images.filename == part.pictures.images.filename
+
+
+def test_only_motion_modules_are_trained(film_run):
+    _, part, before, checked = film_run
+    assert checked["mse_of_unseen"] == checked["mse_of_unseen_ema"] == checked["mse_without"]  # they begin at zero
+    moved = {name for name, weight in part.model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert moved and not [name for name in moved if name.startswith("unet.")]
+    assert all(f"{place}.proj_out.weight" in moved for place in ("down.0.0", "down.2.0", "up.0.1", "up.2.0"))
+
+
+def test_diffusers_opens_the_motion_modules(film_run, tmp_path):
+    from diffusers import MotionAdapter
+
+    folder, part, *_ = film_run
+    export.export_motion(folder, tmp_path)
+    path, unet = tmp_path / "motion.safetensors", tiny_config().unet
+    file = load_file(path)
+    adapter = MotionAdapter(
+        unet.channels, unet.blocks_per_level, motion_num_attention_heads=motion.CONFIG.num_heads,
+        motion_norm_num_groups=unet.num_groups, motion_max_seq_length=motion.CONFIG.max_frames,
+        use_motion_mid_block=motion.CONFIG.middle,
+    )
+    tables = {name: table for name, table in adapter.state_dict().items() if name.endswith(".pe")}
+    adapter.load_state_dict(file)
+    assert tables and all(torch.allclose(file[name].float(), table, atol=1e-3) for name, table in tables.items())
+    modules, read = motion.modules_of(part.average), remap_motion(file)
+    assert read.keys() == modules.keys()
+    assert all(torch.equal(read[name], weight.half()) for name, weight in modules.items())
+    with safe_open(path, "pt") as opened:
+        assert opened.metadata()["num_heads"] == str(motion.CONFIG.num_heads)
+    assert path.stat().st_size < 8e6
 
 
 def test_a_model_file_of_another_size_is_refused(model_file, tmp_path):
@@ -465,8 +543,10 @@ def test_diffusers_opens_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--part=encoder", "PART=encoder is not possible: choose vae, decoder, clip, unet, all, export or untrained."),
+        ("--part=encoder",
+         "PART=encoder is not possible: choose vae, decoder, clip, unet, all, motion, export or untrained."),
         ("--minutes=soon", "MINUTES=soon is not a number."),
+        ("--seed=4294967296", "SEED=4294967296 is not possible: choose 0 to 4294967295."),
         ("--minutes=-3", "MINUTES=-3 is not possible: choose a number above 0."),
         ("--steps=0", "STEPS=0 is not possible: choose 1 or more."),
     ],

@@ -5,9 +5,10 @@ from dataclasses import fields
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from course.feedback.compare import TOLERANCE, check, evaluated, give_weights, results_and_gradients
+from course.feedback.compare import TOLERANCE, check, evaluated, give_weights, name_of, results_and_gradients
 from course.feedback.divergence import first_divergence
 from course.feedback.renaming import Rules, our_names, our_weights
 
@@ -46,6 +47,7 @@ def check_block(
     about: str = "",
     hint: str = "",
     gradients: bool = False,
+    by_name: bool = False,
     tolerance: float = TOLERANCE,
     names: Mapping[str, Any] | None = None,
     explain: Callable[[ModuleType], str] | None = None,
@@ -59,6 +61,7 @@ def check_block(
         rules: from its parameters' names to ours.
         about: what else the message says of the call.
         gradients: whether the gradients of inputs and parameters are compared, too.
+        by_name: whether ours gets its inputs by their names.
         names: what names in the text mean, besides those of the module.
         inputs: what both are called with, in this order; the block must not change them.
     """
@@ -66,6 +69,8 @@ def check_block(
 
     def run(module: ModuleType) -> Any:
         block = make_block(module, text, our_weights(theirs, rules), names)
+        if by_name:
+            return block(**inputs)
         return results_and_gradients(block, *values) if gradients else block(*values)
 
     if gradients:
@@ -73,9 +78,28 @@ def check_block(
     else:
         expected = theirs(*values)
         expected = getattr(expected, "sample", expected).detach()
-    call = f"{text}({', '.join(inputs)}){' and its gradients' if gradients else ''}{about and ' ' + about}"
+    given = (f"{name}={name}" if by_name else name for name in inputs)
+    call = f"{text}({', '.join(given)}){' and its gradients' if gradients else ''}{about and ' ' + about}"
     kept = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     check(stage, run, expected, call, tolerance=tolerance, hint=hint, explain=explain, inputs=kept)
+
+
+def check_default_dtype(stage: ModuleType, text: str, **names: Any) -> None:
+    """Asserts that all parameters of what the text makes have torch's default dtype, when that is bfloat16."""
+
+    def run(module: ModuleType) -> list[str]:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            parameters = evaluated(text, names)(module).named_parameters()
+            return [f"{name} in {name_of(x.dtype)}" for name, x in parameters if x.dtype != torch.bfloat16]
+        finally:
+            torch.set_default_dtype(before)
+
+    check(
+        stage, run, [], f"parameters of {text} that do not have torch's default dtype when that is bfloat16",
+        hint="make layers without dtype=...: `make generate` makes the model in the dtype that it draws in.",
+    )
 
 
 def without(module: nn.Module, *layers: str) -> nn.Module:

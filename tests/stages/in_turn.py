@@ -63,12 +63,15 @@ def check_in_turn(
         alone: what the message says if each of the calls gives the right result with what `fresh` makes (if None:
             what `make` makes) for that call alone.
     """
-    expected = {told(i, inputs): wanted(*inputs.values()) for i, inputs in enumerate(calls)}
+    with torch.no_grad():
+        expected = {told(i, inputs): wanted(*inputs.values()) for i, inputs in enumerate(calls)}
 
+    @torch.no_grad()
     def run(module: ModuleType) -> dict[str, Any]:
         answer = make(module)
         return {told(i, inputs): answer(*inputs.values()) for i, inputs in enumerate(calls)}
 
+    @torch.no_grad()
     def explain(module: ModuleType) -> str:
         try:
             single = {told(i, inputs): (fresh or make)(module)(*inputs.values()) for i, inputs in enumerate(calls)}
@@ -77,8 +80,7 @@ def check_in_turn(
         return "" if difference(single, expected, tolerance) else alone
 
     kept = {f"{n} of call {i + 1}": x for i, c in enumerate(calls) for n, x in c.items() if isinstance(x, Tensor)}
-    with torch.no_grad():
-        check(stage, run, expected, text, tolerance=tolerance, inputs=kept, explain=explain)
+    check(stage, run, expected, text, tolerance=tolerance, inputs=kept, explain=explain)
 
 
 def check_block_in_turn(
@@ -96,7 +98,7 @@ def check_block_in_turn(
 ) -> None:
     """check_in_turn for one block, in one of three ways: WAYS.
 
-    In eval mode, the block has before been called with other parameters and in bfloat16. In training mode, the first
+    In eval mode, the block has before been called in bfloat16 and with other parameters. In training mode, the first
     two calls are repeated, since what happens by chance need not happen at once.
 
     Args:
@@ -115,7 +117,7 @@ def check_block_in_turn(
 
     def used(module: ModuleType) -> Answer:
         block = make_block(module, text, weights, names)
-        for dtype in (torch.float64, torch.bfloat16):
+        for dtype in (torch.bfloat16, torch.float64):
             for parameter in block.to(dtype).parameters():
                 parameter.mul_(0.5)
             getattr(block, method)(*in_dtype(calls[0].values(), dtype))

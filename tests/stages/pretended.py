@@ -8,7 +8,7 @@ together, and make float64 tensors, which Apple's GPUs do not have.
 import functools
 import linecache
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from course.core.stages import short_path
-from course.feedback.compare import check, describe
+from course.feedback.compare import check, describe, evaluated
+from course.feedback.renaming import Rules, our_weights
+from tests.stages.blocks import make_block
 
 SINGLE = 1e-5  # GPUs compute in float32
 CPU = torch.device("cpu")
@@ -72,6 +74,10 @@ class PretendedGPU(TorchDispatchMode):
         super().__init__()
         self.filename = filename
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler here, which takes longer than the tests of stage 1
+
     def __enter__(self):
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) moves it where this mode sees it
         return super().__enter__()
@@ -83,8 +89,8 @@ class PretendedGPU(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = computed(function, args, kwargs or {})
         if isinstance(result, Tensor) and not isinstance(result, OnGPU):
-            before = [x.made_at for x in tree_leaves((args, kwargs)) if hasattr(x, "made_at")]
-            result.made_at = before[0] if before else self.line()
+            before = [x.made for x in tree_leaves((args, kwargs)) if hasattr(x, "made")]
+            result.made = before[0] if before else (name(function), self.line())
         return result
 
     def line(self) -> tuple[str, int] | None:
@@ -117,9 +123,10 @@ def check_devices(function: Any, args: Any, tensors: list[Tensor], there: list[T
         return
     if name(function) in INDEXING and isinstance(args[0], OnGPU) and all(isinstance(x, OnGPU) for x in args[2:3]):
         return
+    maker = f"{here[0].made[0]} has made" if hasattr(here[0], "made") else "is"
     error = WrongDevice(
-        f"{name(function)} gets {describe(here[0])} that is on the processor, and {describe(there[0])} that is on the "
-        "GPU."
+        f"{name(function)} gets {describe(here[0])} that {maker} on the processor, and {describe(there[0])} that is on "
+        "the GPU."
     )
     error.here = here[0]
     raise error
@@ -135,7 +142,7 @@ def unwrapped(x: Any) -> Any:
 
 def wrapped(numbers: Tensor, function: Any) -> Tensor:
     if numbers.dtype == torch.float64:
-        raise WrongDevice(f"{name(function)} makes a float64 tensor on the GPU, and Apple's GPUs have none.")
+        raise WrongDevice(f"{name(function)} makes {describe(numbers)} on the GPU, and Apple's GPUs have no float64.")
     return OnGPU(numbers)
 
 
@@ -149,7 +156,7 @@ def moved(x: Any) -> Any:
             for own in (part._parameters, part._buffers):
                 own.update({key: OnGPU(tensor.detach()) for key, tensor in own.items() if tensor is not None})
         return x
-    return OnGPU(x.float() if x.dtype == torch.float64 else x) if isinstance(x, Tensor) else x
+    return OnGPU(single(x)) if isinstance(x, Tensor) else x
 
 
 def fetched(x: Any) -> Any:
@@ -161,25 +168,60 @@ def fetched(x: Any) -> Any:
     return x.numbers if isinstance(x, OnGPU) else x
 
 
+HINT = "make new tensors where the input is, with device=x.device or zeros_like(x), and none of float64."
+
+
 def check_on_gpu(
-    stage: ModuleType, run: Callable[[ModuleType], Any], expected: Any, call: str, hint: str = "", tolerance=SINGLE
+    stage: ModuleType, run: Callable[[ModuleType], Any], expected: Any, call: str, hint: str = HINT,
+    anywhere: bool = False,
 ) -> None:
-    """Asserts that a call with what `moved` has made gives what is expected, on the GPU.
+    """Asserts that a call gives what is expected, on the GPU.
 
     Args:
-        run: makes the call.
+        run: makes the call with what `moved` has made.
         expected: as for check, on the processor, float32.
+        anywhere: whether the result may be on the processor as well.
     """
 
     def there(module: ModuleType) -> Any:
         try:
             with torch.no_grad(), PretendedGPU(getattr(module, "__file__", "")):
-                return tree_map(fetched, run(module))
+                return tree_map(unwrapped if anywhere else fetched, run(module))
         except WrongDevice as error:
-            told = AssertionError(f"{call} on a GPU: {error}" + (f"\n  Hint: {hint}" if hint else ""))
-            if place := getattr(getattr(error, "here", None), "made_at", None):
+            told = AssertionError(f"{call} on a GPU: {error}\n  Hint: {hint}")
+            if place := getattr(getattr(error, "here", None), "made", (None, None))[1]:
                 line = linecache.getline(*place).strip()
                 told.add_note(f"What is on the processor was made here:\n{short_path(place[0])}:{place[1]}\n    {line}")
             raise told from error
 
-    check(stage, there, expected, f"{call} on a GPU", tolerance=tolerance, hint=hint)
+    check(stage, there, expected, f"{call} on a GPU", tolerance=SINGLE, hint=hint)
+
+
+def check_call_on_gpu(
+    stage: ModuleType, call: str, expected: Tensor, hint: str = HINT, anywhere: bool = False, **given: Any
+) -> None:
+    """check_on_gpu of a call that is given as text."""
+
+    def run(module: ModuleType) -> Any:
+        return evaluated(call, {name: moved(value) for name, value in given.items()})(module)
+
+    check_on_gpu(stage, run, single(expected), call, hint, anywhere)
+
+
+def check_block_on_gpu(
+    stage: ModuleType, text: str, theirs: nn.Module, rules: Rules, names: Mapping[str, Any] | None = None,
+    **inputs: Tensor,
+) -> None:
+    """check_block, on the GPU and in float32."""
+
+    def run(module: ModuleType) -> Any:
+        block = moved(make_block(module, text, our_weights(theirs, rules), names))
+        return block(*map(moved, inputs.values()))
+
+    expected = theirs(*inputs.values())
+    expected = getattr(expected, "sample", expected).detach()
+    check_on_gpu(stage, run, single(expected), f"{text}({', '.join(inputs)})")
+
+
+def single(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.float64 else x

@@ -1,6 +1,7 @@
 """The modules of diffusers and transformers that each block must equal, and their parameters under our names."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ with without_compiler():
     from diffusers.models.attention import GEGLU, BasicTransformerBlock, FeedForward
     from diffusers.models.attention_processor import Attention
     from diffusers.models.downsampling import Downsample2D
-    from diffusers.models.embeddings import TimestepEmbedding
+    from diffusers.models.embeddings import SinusoidalPositionalEmbedding, TimestepEmbedding
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
     from diffusers.models.upsampling import Upsample2D
@@ -136,6 +137,50 @@ def unet(config: UNetConfig, seed=0, precise: bool = True) -> UNet2DConditionMod
     if precise:
         model.time_proj = PreciseTimesteps(config.channels[0])
     return randomised(model, seed)
+
+
+def precise_positions(module: nn.Module) -> nn.Module:
+    """The module with its tables of positions in float64, number by number; diffusers computes them in float32."""
+    for part in module.modules():
+        if isinstance(part, SinusoidalPositionalEmbedding):
+            _, frames, channels = part.pe.shape
+            part.pe = torch.tensor([[
+                [(math.sin, math.cos)[c % 2](n / 10000.0 ** ((c - c % 2) / channels)) for c in range(channels)]
+                for n in range(frames)
+            ]], dtype=torch.float64)
+    return module
+
+
+def motion_block(channels: int, heads: int, seed=0) -> nn.Module:
+    block = BasicTransformerBlock(
+        channels, heads, channels // heads, double_self_attention=True, positional_embeddings="sinusoidal",
+        num_positional_embeddings=32,
+    )
+    return precise_positions(randomised(block, seed))
+
+
+def motion_module(channels: int, heads: int, groups: int = 4, seed=0) -> nn.Module:
+    from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+
+    module = AnimateDiffTransformer3D(
+        heads, channels // heads, channels, norm_num_groups=groups, positional_embeddings="sinusoidal",
+        num_positional_embeddings=32,
+    )
+    return precise_positions(randomised(module, seed))
+
+
+def motion_unet(config: UNetConfig, heads: int, max_frames: int, middle: bool, seed=0) -> nn.Module:
+    """A UNetMotionModel, and the MotionAdapter that its modules come from (as its attribute `adapter`)."""
+    from diffusers import MotionAdapter, UNetMotionModel
+
+    adapter = MotionAdapter(
+        config.channels, config.blocks_per_level, motion_num_attention_heads=heads,
+        motion_norm_num_groups=config.num_groups, motion_max_seq_length=max_frames, use_motion_mid_block=middle,
+    )
+    pictures = unet(config, seed, precise=False).float()
+    model = UNetMotionModel.from_unet2d(pictures, randomised(adapter, seed + 1).float())
+    model.time_proj = PreciseTimesteps(config.channels[0])
+    return precise_positions(randomised(model, seed))
 
 
 def clip(config: CLIPConfig, seed=0) -> nn.Module:

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis.strategies import integers
 
 from course.feedback.compare import check, evaluated, rand, randomised
-from tests.stages.blocks import check_block, check_function, make_block
+from tests.stages.blocks import check_block, check_default_dtype, check_function, make_block
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, each_way
+from tests.stages.pretended import check_block_on_gpu, check_call_on_gpu
 
 functional = pytest.mark.exercise("1.1")
 layer = pytest.mark.exercise("1.2")
@@ -97,9 +98,10 @@ def test_not_contiguous(stage):
 @pytest.mark.parametrize(
     ("dtype", "scale", "tolerance", "hint"),
     [
-        pytest.param(torch.float16, 400.0, 1e-4, HALF, id="float16"),  # rounded once, at the end: nearly all bits agree
-        pytest.param(torch.bfloat16, 400.0, 5e-4, HALF, id="bfloat16"),
+        # Rounded once, at the end: nearly all bits agree.
         pytest.param(torch.bfloat16, 4.0, 5e-4, HALF, id="bfloat16, the mean much larger than the deviation"),
+        pytest.param(torch.bfloat16, 400.0, 5e-4, HALF, id="bfloat16"),
+        pytest.param(torch.float16, 400.0, 1e-4, HALF, id="float16"),
         pytest.param(
             torch.float32, 1.0, 1e-4,  # rounding x - mean at 300 gives 2e-5
             "E[x^2] - E[x]^2 loses all digits here; subtract the mean before squaring.", id="float32",
@@ -177,6 +179,54 @@ def test_function_called_again(stage):
 def test_layer_called_again(stage, way):
     theirs = randomised(torch.nn.GroupNorm(3, 6))
     check_block_in_turn(stage, "GroupNorm(3, 6)", theirs, theirs.state_dict(), PICTURES, way)
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+AFFINE = {"x": rand(2, 6, 5, 7), "weight": rand(6, seed=1), "bias": rand(6, seed=2)}
+
+
+@functional
+def test_every_argument_by_its_name(stage):
+    call = "group_norm(x=x, num_groups=3, weight=weight, bias=bias, eps=0.5)"
+    check(stage, call, torch.nn.functional.group_norm(AFFINE["x"], 3, AFFINE["weight"], AFFINE["bias"], 0.5), **AFFINE)
+
+
+@layer
+def test_every_argument_of_the_layer_by_its_name(stage):
+    theirs = randomised(torch.nn.GroupNorm(3, 6, 0.5))
+    check_block(stage, "GroupNorm(num_groups=3, num_channels=6, eps=0.5)", theirs, {}, by_name=True, x=AFFINE["x"])
+
+
+@layer
+def test_the_layer_has_the_default_dtype(stage):
+    check_default_dtype(stage, "GroupNorm(3, 6)")
+
+
+@functional
+@pytest.mark.parametrize("names", [["x"], ["x", "weight", "bias"]], ids=", ".join)
+def test_on_a_gpu(stage, names):
+    call, given = f"group_norm(x, 3{''.join(f', {n}={n}' for n in names[1:])})", {n: AFFINE[n] for n in names}
+    check_call_on_gpu(stage, call, evaluated(call, given)(torch.nn.functional), **given)
+
+
+@layer
+def test_the_layer_on_a_gpu(stage):
+    check_block_on_gpu(stage, "GroupNorm(3, 6)", randomised(torch.nn.GroupNorm(3, 6)), {}, x=AFFINE["x"])
+
+
+@layer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_layer_keeps_the_dtype(stage, dtype):
+    theirs = randomised(torch.nn.GroupNorm(3, 6))
+
+    def run(module):
+        return make_block(module, "GroupNorm(3, 6)", theirs.state_dict()).to(dtype)(AFFINE["x"].to(dtype))
+
+    check(
+        stage, run, theirs(AFFINE["x"]).to(dtype), f"GroupNorm(3, 6)(x) in {dtype}",
+        tolerance=4 * torch.finfo(dtype).eps, hint="the result has the dtype of x.",  # x, both parameters, the result
+    )
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -8,16 +8,18 @@ from hypothesis import given
 from hypothesis.strategies import integers, none
 
 from course.feedback.compare import check, rand
-from tests.stages.blocks import check_function, without
+from tests.stages.blocks import check_default_dtype, check_function, without
 from tests.stages.counterparts import (
     check_counterpart,
     check_counterpart_in_turn,
     check_dtype,
     check_parameters,
     counterpart,
+    rules_of,
 )
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_function_in_turn, each_way
+from tests.stages.pretended import check_block_on_gpu, check_call_on_gpu
 
 activation = pytest.mark.exercise("2.1")
 block = pytest.mark.exercise("2.2")
@@ -235,6 +237,40 @@ def test_called_again(stage, text, way):
     if "time" in text:
         calls = [x | {"time_embedding": rand(len(x["x"]), 10, seed=9 - i)} for i, x in enumerate(calls)]
     check_counterpart_in_turn(stage, text, calls, way)
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+
+@activation
+def test_silu_by_name(stage):
+    x = rand(3, 4)
+    check(stage, "silu(x=x)", torch.nn.functional.silu(x), x=x)
+
+
+@block
+def test_every_argument_by_its_name(stage):
+    text = "ResidualBlock(in_channels=8, out_channels=12, time_channels=10, num_groups=4, eps=0.5)"
+    check_counterpart(stage, text, by_name=True, x=rand(2, 8, 5, 7), time_embedding=rand(2, 10, seed=1))
+
+
+@activation
+def test_silu_on_a_gpu(stage):
+    x = rand(3, 4)
+    check_call_on_gpu(stage, "silu(x)", torch.nn.functional.silu(x), x=x)
+
+
+@block
+@each_kind
+def test_default_dtype(stage, text):
+    check_default_dtype(stage, text)
+
+
+@block
+@each_kind
+def test_on_a_gpu(stage, text):
+    time = {"time_embedding": rand(2, 10, seed=1)} if "time" in text else {}
+    check_block_on_gpu(stage, text, counterpart(text), rules_of(text), x=rand(2, 8, 5, 7), **time)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

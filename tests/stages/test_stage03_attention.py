@@ -9,7 +9,7 @@ from hypothesis.strategies import integers, none
 
 from course.feedback.compare import TOLERANCE, check, rand
 from course.feedback.renaming import our_weights
-from tests.stages.blocks import check_function, make_block, without
+from tests.stages.blocks import check_default_dtype, check_function, make_block, without
 from tests.stages.counterparts import (
     check_counterpart,
     check_counterpart_in_turn,
@@ -20,6 +20,7 @@ from tests.stages.counterparts import (
 )
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_function_in_turn, each_way
+from tests.stages.pretended import check_block_on_gpu, check_call_on_gpu
 
 sdpa = pytest.mark.exercise("3.1")
 multi_head = pytest.mark.exercise("3.2")
@@ -644,6 +645,78 @@ def test_blocks_do_not_overflow_in_half_precision(stage, text, x):
         f"{text}(x) in float16, with equal tokens and q.k = 131072", tolerance=2e-3, inputs={"x": x},
         hint="scaled_dot_product_attention divides the queries by sqrt(d) before the product; float16 ends at 65504.",
     )
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+
+@sdpa
+def test_attention_by_name(stage):
+    inputs = vectors(2) | {"mask": rand(3, 6, seed=3)}
+    check(
+        stage, "scaled_dot_product_attention(query=query, key=key, value=value, mask=mask)",
+        torch.nn.functional.scaled_dot_product_attention(*inputs.values()), **inputs,
+    )
+
+
+@multi_head
+@pytest.mark.parametrize(
+    "shape", [(5, 7), (1, 7), (5, 1), (1, 5, 7), (2, 1, 5, 7), (1, 1, 1, 7), (2, 1, 1, 7)], ids=str
+)
+def test_masks_of_any_shape(stage, shape):
+    """One for all heads, with or without the dimensions of the batch and of the heads."""
+    text, x, context, mask = "MultiHeadAttention(12, 3)", rand(2, 5, 12), rand(2, 7, 12, seed=1), rand(*shape, seed=2)
+    theirs = counterpart(text)
+    wanted = theirs(x, context, mask.expand(2, 1, 5, 7)[:, 0]).detach()
+
+    def run(module):
+        return make_block(module, text, our_weights(theirs, rules_of(text)))(x, context, mask)
+
+    check(
+        stage, run, wanted, f"{text}(x, context, mask) with 5 queries, 7 keys and a mask of shape {shape}",
+        inputs={"x": x, "context": context, "mask": mask},
+        hint="the mask is broadcast to (batch, heads, queries, keys) when it is added: hand it on as it is.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        row(
+            "3.2", "MultiHeadAttention(channels=12, num_heads=3, context_channels=10, qkv_bias=True)",
+            x=(2, 5, 12), context=(2, 7, 10), mask=(5, 7),
+        ),
+        row("3.3", "PixelAttention(channels=12, num_groups=4, eps=0.5)", x=(2, 12, 3, 5)),
+        row("3.4", "GEGLU(channels=6, hidden_channels=10)", x=(2, 3, 6)),
+        row(
+            "3.5", "TransformerBlock(channels=12, num_heads=3, context_channels=10)", x=(2, 5, 12), context=(2, 7, 10)
+        ),
+        row(
+            "3.6", "SpatialTransformer(channels=12, num_heads=3, context_channels=10, num_groups=4)",
+            x=(2, 12, 3, 5), context=(2, 7, 10),
+        ),
+    ],
+)
+def test_every_argument_by_its_name(stage, text, shapes):
+    check_counterpart(stage, text, by_name=True, **tensors(shapes))
+
+
+@sdpa
+@pytest.mark.parametrize("names", [[], ["mask"]], ids=["no mask", "mask"])
+def test_attention_on_a_gpu(stage, names):
+    inputs = vectors(2) | {name: rand(3, 6, seed=3) for name in names}
+    wanted = torch.nn.functional.scaled_dot_product_attention(*inputs.values())
+    check_call_on_gpu(stage, MASKED if names else ATTENTION, wanted, **inputs)
+
+
+@each_block
+def test_default_dtype(stage, text, shapes):
+    check_default_dtype(stage, text)
+
+
+@each_block
+def test_on_a_gpu(stage, text, shapes):
+    check_block_on_gpu(stage, text, counterpart(text), rules_of(text), **tensors(shapes))
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

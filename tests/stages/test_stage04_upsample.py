@@ -8,16 +8,18 @@ from hypothesis import given
 from hypothesis.strategies import booleans, integers
 
 from course.feedback.compare import check, rand
-from tests.stages.blocks import check_function, make_block
+from tests.stages.blocks import check_default_dtype, check_function, make_block
 from tests.stages.counterparts import (
     check_counterpart,
     check_counterpart_in_turn,
     check_dtype,
     check_parameters,
     counterpart,
+    rules_of,
 )
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_function_in_turn, each_way
+from tests.stages.pretended import check_block_on_gpu, check_call_on_gpu
 
 nearest = pytest.mark.exercise("4.1")
 up = pytest.mark.exercise("4.2")
@@ -255,6 +257,43 @@ def test_nearest_called_again(stage):
 @each_way
 def test_called_again(stage, text, way):
     check_counterpart_in_turn(stage, text, [{"x": rand(*shape, seed=i)} for i, shape in enumerate(SHAPES)], way)
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+
+@nearest
+def test_upsample_nearest_by_name(stage):
+    x = rand(2, 3, 4, 6)
+    check(stage, "upsample_nearest(x=x, scale=3)", interpolated(x, 3), x=x)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("Upsample(channels=6)", marks=up),
+        pytest.param("Downsample(channels=6, asymmetric=True)", marks=down),
+        pytest.param("Downsample(6, True)", marks=down),
+    ],
+)
+def test_every_argument_by_its_name(stage, text):
+    check_counterpart(stage, text, by_name=True, x=rand(2, 6, 4, 8))
+
+
+@nearest
+def test_upsample_nearest_on_a_gpu(stage):
+    x = rand(2, 3, 4, 6)
+    check_call_on_gpu(stage, "upsample_nearest(x)", interpolated(x), x=x)
+
+
+@each_block
+def test_default_dtype(stage, text):
+    check_default_dtype(stage, text)
+
+
+@each_block
+def test_on_a_gpu(stage, text):
+    check_block_on_gpu(stage, text, counterpart(text), rules_of(text), x=rand(2, 6, 4, 8))
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

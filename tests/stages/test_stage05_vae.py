@@ -16,10 +16,11 @@ from course.feedback import renaming
 from course.feedback.compare import check, give_weights, name_of, rand, results_and_gradients
 from course.feedback.divergence import VAE_PARTS
 from tests.stages import reference
-from tests.stages.blocks import check_block, divergence, make_block, text_of
+from tests.stages.blocks import check_block, check_default_dtype, divergence, make_block, text_of
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, each_way
 from tests.stages.light import without_compiler
+from tests.stages.pretended import check_block_on_gpu, check_call_on_gpu, check_on_gpu, moved, single
 
 with without_compiler():
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -494,13 +495,13 @@ def test_half_called_again(stage, half, way):
 def test_vae_called_again(stage, method, way):
     calls = []
     for i, (batch, height, width) in enumerate([*SIZES, (1, 2, 4)]):
-        latents = latents_of(TWO_LEVELS, batch, height, width, seed=10 + i)
-        images = images_of(TWO_LEVELS, batch, height, width, seed=i)
+        latents = latents_of(ONE_LEVEL, batch, height, width, seed=10 + i)
+        images = images_of(ONE_LEVEL, batch, height, width, seed=i)
         noise = latents if i % 2 else None
         calls.append({"images": images, "noise": noise} if method == "encode" else {"latents": latents})
     check_block_in_turn(
-        stage, f"VAE({text_of(TWO_LEVELS)})", functools.partial(THEIR[method], TWO_LEVELS),
-        renaming.our_weights(theirs(TWO_LEVELS), VAE_PARTS), calls, way, method=method, names=NAMES, tolerance=1e-9,
+        stage, f"VAE({text_of(ONE_LEVEL)})", functools.partial(THEIR[method], ONE_LEVEL),
+        renaming.our_weights(theirs(ONE_LEVEL), VAE_PARTS), calls, way, method=method, names=NAMES, tolerance=1e-9,
     )
 
 
@@ -522,6 +523,82 @@ def test_tensor_to_images_called_again(stage):
 
     calls = [{"x": rand(*shape, seed=i)} for i, shape in enumerate([(2, 3, 4, 5), (2, 3, 4, 5), (1, 3, 5, 4)])]
     check_function_in_turn(stage, "tensor_to_images(x)", SimpleNamespace(tensor_to_images=theirs), calls)
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+
+@both_halves
+def test_every_argument_of_a_half_by_its_name(stage, half):
+    _, wanted, rules = parts_of(half, ONE_LEVEL)
+    with torch.no_grad():
+        check_block(
+            stage, f"{half}(config=config)", wanted, rules, names={"config": ONE_LEVEL}, by_name=True,
+            **input_of(half, ONE_LEVEL),
+        )
+
+
+@sample
+def test_sample_latents_by_name(stage):
+    moments = rand(2, 6, 4, 5)
+    check(
+        stage, "sample_latents(moments=moments, noise=noise)", their_sample(moments, NOISE), moments=moments,
+        noise=NOISE,
+    )
+
+
+@whole
+@each_method
+def test_every_argument_by_its_name(stage, method, names):
+    x = inputs_of(ONE_LEVEL, names)
+    with torch.no_grad():
+        check(
+            stage, lambda m: getattr(make_vae(m, ONE_LEVEL), method)(**x), THEIR[method](ONE_LEVEL, *x.values()),
+            f"VAE(config).{method}({', '.join(f'{name}={name}' for name in x)})", tolerance=1e-9, inputs=x,
+        )
+
+
+@to_images
+def test_tensor_to_images_by_name(stage):
+    tensor = rand(2, 3, 4, 5)
+    wanted = ((tensor + 1) * 127.5).clamp(0, 255).round().byte().permute(0, 2, 3, 1)
+    check(stage, "tensor_to_images(tensor=tensor)", wanted, tensor=tensor)
+
+
+@both_halves
+def test_default_dtype(stage, half):
+    check_default_dtype(stage, f"{half}(config)", config=ONE_LEVEL)
+
+
+@both_halves
+def test_a_half_on_a_gpu(stage, half):
+    text, wanted, rules = parts_of(half, TWO_LEVELS)
+    check_block_on_gpu(stage, text, wanted, rules, NAMES, **input_of(half, TWO_LEVELS))
+
+
+@sample
+def test_sample_latents_on_a_gpu(stage):
+    moments = rand(2, 6, 4, 5)
+    check_call_on_gpu(
+        stage, "sample_latents(moments, noise)", their_sample(moments, NOISE), moments=moments, noise=NOISE
+    )
+
+
+@whole
+@each_method
+def test_on_a_gpu(stage, method, names):
+    x = inputs_of(ONE_LEVEL, names)
+    check_on_gpu(
+        stage, lambda m: getattr(moved(make_vae(m, ONE_LEVEL)), method)(*map(moved, x.values())),
+        single(THEIR[method](ONE_LEVEL, *x.values()).detach()), f"VAE(config).{method}({', '.join(names)})",
+    )
+
+
+@to_images
+def test_tensor_to_images_on_a_gpu(stage):
+    tensor = rand(2, 3, 4, 5)
+    wanted = ((tensor.float() + 1) * 127.5).clamp(0, 255).round().byte().permute(0, 2, 3, 1)
+    check_call_on_gpu(stage, "tensor_to_images(tensor).cpu()", wanted, anywhere=True, tensor=tensor)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

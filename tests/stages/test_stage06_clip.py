@@ -22,10 +22,11 @@ from course.feedback import renaming
 from course.feedback.compare import TOLERANCE, check, name_of, rand, shortened
 from course.feedback.divergence import CLIP_PARTS, first_divergence
 from tests.stages import reference
-from tests.stages.blocks import check_block, make_block
+from tests.stages.blocks import check_block, check_default_dtype, make_block
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, check_in_turn, each_way
 from tests.stages.light import without_compiler
+from tests.stages.pretended import check_block_on_gpu
 
 with without_compiler():
     from transformers import CLIPTokenizer
@@ -673,6 +674,80 @@ def test_encoder_called_again(stage, way):
     wanted, weights = theirs(ONE_LAYER), renaming.our_weights(theirs(ONE_LAYER), RULES)
     names = {"config": ONE_LAYER}
     check_block_in_turn(stage, "CLIPTextEncoder(config)", wanted, weights, calls, way, names=names, tolerance=1e-9)
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+TOKENIZER = "Tokenizer(vocab=vocab, merges=merges, max_length=9)"
+
+
+@bpe
+def test_bpe_by_name(stage):
+    wanted = their_bpe("cat", [("c", "a")], "abct")
+    check(
+        stage, f"list({TOKENIZER}.bpe(word='cat'))", wanted, vocab=vocabulary_of([("c", "a")], "abct"),
+        merges=[("c", "a")],
+    )
+
+
+@tokenize
+def test_tokenize_by_name(stage):
+    check(stage, f"list({TOKENIZER}.tokenize(text='a red house'))", their_ids("a red house"), **learned())
+
+
+@rows
+@pytest.mark.parametrize("prompts", ["a red house", ["a", ""], ("a red", "house")], ids=str)
+def test_prompts_by_name(stage, prompts):
+    check(stage, f"{TOKENIZER}(prompts=prompts)", their_rows(prompts, 9), prompts=prompts, **learned())
+
+
+@mask
+def test_length_by_name(stage):
+    check(stage, "causal_mask(length=4)", causal(4).float())
+
+
+@layer
+def test_every_argument_of_a_layer_by_its_name(stage):
+    config = ONE_LAYER
+    check_block(
+        stage, "CLIPLayer(config=config)", their_layer(config), RULES, names={"config": config}, by_name=True,
+        x=rand(2, 5, config.width), mask=CAUSAL,
+    )
+
+
+@encoder
+def test_every_argument_of_the_encoder_by_its_name(stage):
+    config = ONE_LAYER
+    check_block(
+        stage, "CLIPTextEncoder(config=config)", theirs(config), RULES, names={"config": config}, by_name=True,
+        tolerance=1e-9, tokens=tokens_of(config),
+    )
+
+
+@layer
+def test_default_dtype_of_a_layer(stage):
+    check_default_dtype(stage, "CLIPLayer(config)", config=ONE_LAYER)
+
+
+@encoder
+def test_default_dtype_of_the_encoder(stage):
+    check_default_dtype(stage, "CLIPTextEncoder(config)", config=ONE_LAYER)
+
+
+@layer
+def test_a_layer_on_a_gpu(stage):
+    config = ONE_LAYER
+    check_block_on_gpu(
+        stage, "CLIPLayer(config)", their_layer(config), RULES, {"config": config}, x=rand(2, 5, config.width),
+        mask=CAUSAL,
+    )
+
+
+@encoder
+def test_the_encoder_on_a_gpu(stage):
+    check_block_on_gpu(
+        stage, "CLIPTextEncoder(config)", theirs(ONE_LAYER), RULES, {"config": ONE_LAYER}, tokens=tokens_of(ONE_LAYER)
+    )
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

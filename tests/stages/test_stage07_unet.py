@@ -15,10 +15,11 @@ from course.feedback import renaming
 from course.feedback.compare import check, name_of, rand, results_and_gradients
 from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
-from tests.stages.blocks import check_block, divergence, make_block, text_of, without
+from tests.stages.blocks import check_block, check_default_dtype, divergence, make_block, text_of, without
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import ALONE, IN_EVAL, WAYS, check_block_in_turn, check_in_turn, each_way
 from tests.stages.light import without_compiler
+from tests.stages.pretended import check_block_on_gpu, check_call_on_gpu, check_on_gpu, moved, single
 
 with without_compiler():
     from diffusers.models.embeddings import get_timestep_embedding
@@ -97,7 +98,7 @@ def test_max_period(stage, max_period):
 
 @waves
 @pytest.mark.parametrize(
-    "dtype", [torch.int64, torch.int32, torch.float32, torch.float16, torch.bfloat16], ids=name_of
+    "dtype", [torch.int64, torch.int32, torch.int16, torch.float32, torch.float16, torch.bfloat16], ids=name_of
 )
 def test_timestep_embedding_in_float32(stage, dtype):
     t = TIMES.to(dtype)
@@ -466,13 +467,12 @@ def test_bfloat16_does_not_round_the_timesteps(stage, dtype):
         unet = make_unet(module, ONE_BLOCK, wanted).bfloat16()
         return unet(latents.bfloat16(), timesteps.to(dtype), context.bfloat16())
 
-    with torch.no_grad():
-        check(
-            stage, run, wanted(latents, timesteps.double(), context).sample.bfloat16(),
-            f"UNet(config).bfloat16()(latents, timesteps, context), timesteps [999, 997, 995, 301] in {name_of(dtype)}",
-            tolerance=8 * torch.finfo(torch.bfloat16).eps,  # 1.5 of rounding; timesteps in bfloat16 make 20
-            hint="hand the timesteps on as they came: bfloat16 makes 1000 of 999 and 996 of 997.",
-        )
+    check(
+        stage, run, wanted(latents, timesteps.double(), context).sample.bfloat16(),
+        f"UNet(config).bfloat16()(latents, timesteps, context), timesteps [999, 997, 995, 301] in {name_of(dtype)}",
+        tolerance=8 * torch.finfo(torch.bfloat16).eps,  # 1.5 of rounding; timesteps in bfloat16 make 20
+        hint="hand the timesteps on as they came: bfloat16 makes 1000 of 999 and 996 of 997.",
+    )
 
 
 @whole
@@ -549,6 +549,79 @@ def test_unet_called_again(stage, way):
         stage, "UNet(config)", lambda *values: wanted(*values).sample, renaming.our_weights(wanted, UNET_PARTS), calls,
         way, names={"config": BRIEF}, tolerance=1e-9, roundings=2000,  # angles of float32 timesteps: FLOAT32_ANGLES
     )
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+
+@waves
+def test_waves_by_name(stage):
+    call = "timestep_embedding(timesteps=timesteps, channels=8, max_period=100.0)"
+    check(stage, call, precise_waves(TIMES.double(), 8, 100.0), timesteps=TIMES.double())
+
+
+@both_ways
+def test_every_argument_of_a_level_by_its_name(stage, kind):
+    given = inputs_of_level(kind, MIXED, 1)
+    x, *skips, time, context = given.values()
+    inputs = {"x": x} | ({"skips": skips} if skips else {}) | {"time_embedding": time, "context": context}
+    wanted, rules = their_level(kind, MIXED, 1)
+
+    def run(module):
+        weights = renaming.our_weights(wanted, rules)
+        block = make_block(module, f"{kind}(config=config, level=1)", weights, {"config": MIXED})
+        result = block(**inputs | {"skips": list(skips)} if skips else inputs)
+        return result[0] if kind == "DownBlock" else result
+
+    with torch.no_grad():
+        check(
+            stage, run, wanted(*given.values())["output"], tolerance=1e-9, inputs=given,
+            call=f"{kind}(config=config, level=1)({', '.join(f'{name}={name}' for name in inputs)})",
+        )
+
+
+@whole
+def test_every_argument_by_its_name(stage):
+    with torch.no_grad():
+        check_block(
+            stage, "UNet(config=config)", theirs(ONE_BLOCK), UNET_PARTS, names={"config": ONE_BLOCK}, by_name=True,
+            tolerance=1e-9, **inputs_of(ONE_BLOCK),
+        )
+
+
+@both_ways
+def test_default_dtype_of_a_level(stage, kind):
+    check_default_dtype(stage, f"{kind}(config, 1)", config=MIXED)
+
+
+@whole
+def test_default_dtype(stage):
+    check_default_dtype(stage, "UNet(config)", config=ONE_BLOCK)
+
+
+@waves
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32], ids=name_of)
+def test_waves_on_a_gpu(stage, dtype):
+    t = torch.tensor([1, 17, 30])  # small angles: float32 rounds large ones
+    check_call_on_gpu(stage, "timestep_embedding(t, 8)", precise_waves(t.double(), 8), t=t.to(dtype))
+
+
+@both_ways
+def test_a_level_on_a_gpu(stage, kind):
+    given = inputs_of_level(kind, MIXED, 1)
+    wanted, _ = their_level(kind, MIXED, 1)
+
+    def run(module):
+        block = moved(make_level(module, kind, MIXED, 1))
+        return block(*map(moved, given.values()))["output"]
+
+    check_on_gpu(stage, run, single(wanted(*given.values())["output"].detach()), text_of_level(kind, MIXED, 1))
+
+
+@whole
+def test_on_a_gpu(stage):
+    given = inputs_of(ONE_BLOCK) | {"timesteps": torch.tensor([1, 30])}
+    check_block_on_gpu(stage, "UNet(config)", theirs(ONE_BLOCK), UNET_PARTS, {"config": ONE_BLOCK}, **given)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course.feedback.compare import TOLERANCE, check, evaluated, name_of, rand
+from tests.stages import pretended
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_in_turn
 from tests.stages.light import without_compiler
+from tests.stages.pretended import check_on_gpu, single
 
 with without_compiler():
     from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
@@ -640,6 +642,89 @@ def test_tables_of_several_schedules(stage):
         stage, "alphas_cumprod(scaled_linear_betas(num_steps, start, end)), called several times in turn", answer,
         wanted, [dict(zip(("num_steps", "start", "end"), arguments)) for arguments in calls],
     )
+
+
+# --- by name, and on a GPU ------------------------------------------------------------------------------------------
+
+BY_NAME = "schedule=schedule, latents=latents, predicted_noise=predicted_noise, timestep=501, next_timestep=481"
+TIMES = torch.tensor([981, 20])
+NOISY = noisy_at_each(TIMES, LATENTS, NOISE)
+HERE, GUESS = moved(501, 481), original_of(LATENTS, PREDICTED_NOISE, 501)
+MEAN, VARIANCE = posterior(501, 481)
+DRAWN = MEAN + math.sqrt(VARIANCE) * NOISE  # DDIM with an eta of 1 is DDPM
+
+each_step = pytest.mark.parametrize(
+    ("stepper", "more", "wanted"),
+    [
+        of_ddim("", HERE),
+        of_ddim(", eta=0, noise=None", HERE, id="ddim, eta 0"),
+        of_ddim(", eta=1, noise=noise", DRAWN, id="ddim, eta 1"),
+        of_ddpm(", noise=noise", DRAWN),
+        of_euler("", HERE),
+        of_dpm(", last_timestep=None, last_original=None", HERE, id="dpm, first step"),
+        of_dpm(", last_timestep=521, last_original=guess", HERE),
+    ],
+)
+
+
+@betas
+def test_betas_by_name(stage):
+    wanted = torch.from_numpy(np.linspace(0.1, 0.5, 7) ** 2)
+    check(stage, "scaled_linear_betas(num_steps=7, start=0.01, end=0.25)", wanted)
+
+
+@products
+def test_products_by_name(stage):
+    check(stage, "alphas_cumprod(betas=betas)", torch.from_numpy(ABAR), betas=torch.from_numpy(BETAS))
+
+
+@noising
+def test_add_noise_by_name(stage):
+    call = "schedule.add_noise(original=latents, noise=noise, timesteps=timesteps)"
+    check_step(stage, call, NOISY, timesteps=TIMES)
+
+
+@guessing
+def test_predict_original_by_name(stage):
+    call = "schedule.predict_original(noisy=latents, predicted_noise=predicted_noise, timestep=500)"
+    check_step(stage, call, original_of(LATENTS, PREDICTED_NOISE, 500))
+
+
+@timesteps
+@pytest.mark.parametrize(("intervals", "wanted"), [(None, [501, 1]), (2, [501, 1]), (3, [667, 334])])
+def test_timesteps_by_name(stage, intervals, wanted):
+    check_call(stage, f"list(schedule.inference_timesteps(num_steps=2, intervals={intervals}))", wanted)
+
+
+@each_step
+def test_every_argument_of_a_step_by_its_name(stage, stepper, more, wanted):
+    check_step(stage, f"{stepper}({BY_NAME}{more})", wanted, guess=GUESS)
+
+
+def check_there(stage, call, expected, **given):
+    """A call with TENSORS and given ones that are on a GPU; the schedule's tables are on the processor."""
+    given = {name: pretended.moved(value) for name, value in (TENSORS | {"guess": GUESS} | given).items()}
+    check_on_gpu(
+        stage, lambda m: evaluated(call, {"schedule": schedule(m), **given})(m), single(expected), call,
+        hint="the tables stay on the processor, in float64; what is taken from them has to go where the latents are.",
+    )
+
+
+@noising
+@pytest.mark.parametrize("timesteps", ["timesteps", "timesteps.cpu()"])
+def test_add_noise_on_a_gpu(stage, timesteps):
+    check_there(stage, f"schedule.add_noise(latents, noise, {timesteps})", NOISY, timesteps=TIMES)
+
+
+@guessing
+def test_predict_original_on_a_gpu(stage):
+    call = "schedule.predict_original(latents, predicted_noise, 500)"
+    check_there(stage, call, original_of(LATENTS, PREDICTED_NOISE, 500))
+
+
+@each_step
+def test_a_step_on_a_gpu(stage, stepper, more, wanted):
+    check_there(stage, f"{stepper}({BY_NAME}{more})", wanted)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from course.feedback.compare import check, evaluated, rand
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_in_turn
+from tests.stages.pretended import check_on_gpu, moved
 from tests.stages.small_model import TINY
 from tests.stages.small_pipeline import SAMPLERS, Picture, abar, our_parts, seeded, walk_of_diffusers
 
@@ -31,7 +32,7 @@ SINGLE = 1e-5  # latents are float32, and so are the tables of diffusers
 
 def answer(latents, timestep, context):
     """What FakeUNet says: depends on latents, timestep and context, differently for each sample and channel."""
-    channels = torch.arange(1, latents.shape[1] + 1, dtype=latents.dtype)[:, None, None]
+    channels = torch.arange(1, latents.shape[1] + 1, dtype=latents.dtype, device=latents.device)[:, None, None]
     heard = context.mean(dim=(1, 2)).reshape(-1, 1, 1, 1) * channels
     return torch.tanh(latents + heard) + timestep / 1000
 
@@ -451,9 +452,9 @@ INPAINT = "inpaint(model, images, mask, prompts, negative_prompts, noise"
 ORIGINAL = fake_encode(IMAGES)
 
 
-def last_of(sampler, scale, num_steps, latents=NOISE, start=0, **kwargs):
+def last_of(sampler, scale, num_steps, latents=NOISE, start=0, texts=TEXTS, **kwargs):
     """The decoded picture that stand-ins must give."""
-    predict = guided(scale, *map(context_of, TEXTS))
+    predict = guided(scale, *map(context_of, texts))
     return fake_decode(walk_of_diffusers(sampler, predict, latents, num_steps, start, **kwargs)[-1])
 
 
@@ -656,13 +657,16 @@ OTHER_NOISE, OTHER_IMAGES = single(2, 4, 3, 5, seed=20), single(2, 3, 6, 10, see
 OTHER_MASK, OTHER_LATENT_MASK = 1.0 - MASK, 1.0 - LATENT_MASK
 
 
-def drawn_from(texts, sampler="ddim", scale=3.0, num_steps=4, noise=NOISE, images=None, mask=None, seed=5, start=1):
+def drawn_from(
+    texts, sampler="ddim", scale=3.0, num_steps=4, noise=NOISE, images=None, mask=None, seed=5, start=1,
+    encoder_noise=0.0,
+):
     """The picture that stand-ins must give; start: the index of the first timestep where there are images."""
     predict, after_step, latents = guided(scale, *map(context_of, texts)), {}, noise
     if images is None:
         start = 0
     else:
-        original = fake_encode(images)
+        original = fake_encode(images) + 0.1 * encoder_noise
         latents = noisy(original, noise, TIMESTEPS[sampler][start])
     if mask is not None:
         after_step = {"after_step": lambda new, t: mask * new + (1.0 - mask) * noisy(original, noise, t)}
@@ -685,6 +689,8 @@ IN_TURN = {  # calls with one model -> the pictures
     "text_to_image(model, *texts, noise, Sampling(4, 3.0, 'ddpm', seeded(5)))": drawn_from(TEXTS, "ddpm"),
     "text_to_image(model, *texts, noise, Sampling(4, 3.0, 'ddpm', seeded(6)))": drawn_from(TEXTS, "ddpm", seed=6),
     "text_to_image(model, texts[0][:1], texts[1][:1], noise[:1], Sampling(4, 3.0))": drawn_from(TEXTS)[:1],
+    "image_to_image(model, images, *texts, noise, 0.75, Sampling(4, 3.0), None, encoder_noise)":
+        drawn_from(TEXTS, images=IMAGES, encoder_noise=GIVEN["encoder_noise"]),
     "image_to_image(model, images, *texts, noise, 0.75, Sampling(4, 3.0))": drawn_from(TEXTS, images=IMAGES),
     "image_to_image(model, other_images, *texts, noise, 0.75, Sampling(4, 3.0))":
         drawn_from(TEXTS, images=OTHER_IMAGES),
@@ -694,6 +700,8 @@ IN_TURN = {  # calls with one model -> the pictures
         drawn_from(TEXTS, images=IMAGES, start=2),
     "image_to_image(model, images, *texts, noise, 0.75, Sampling(4, 3.0, 'dpm++2m'))":
         drawn_from(TEXTS, "dpm++2m", images=IMAGES),
+    "inpaint(model, images, mask, *texts, noise, 0.75, Sampling(4, 3.0), None, encoder_noise)":
+        drawn_from(TEXTS, images=IMAGES, mask=LATENT_MASK, encoder_noise=GIVEN["encoder_noise"]),
     "inpaint(model, images, mask, *texts, noise, 0.75, Sampling(4, 3.0))":
         drawn_from(TEXTS, images=IMAGES, mask=LATENT_MASK),
     "inpaint(model, images, other_mask, *texts, noise, 0.75, Sampling(4, 3.0))":
@@ -739,13 +747,14 @@ def test_denoise_called_again(stage, blocks, sampler):
         def latents_of(latents, context, negative_context, start, count, seed):
             sampling = module.Sampling(4, 3.0, sampler, seeded(seed))
             steps = module.denoise(model, latents, timesteps[start:], context, negative_context, sampling)
-            return [step.latents for step in itertools.islice(steps, count)]
+            return {f"step {step.index}": step.latents for step in itertools.islice(steps, count)}
 
         return latents_of
 
     def wanted(latents, context, negative_context, start, count, seed):
         predict = unguided if negative_context is None else guided(3.0, context, negative_context)
-        return walk_of_diffusers(sampler, predict, latents, 4, start, seeded(seed))[:count]
+        walked = walk_of_diffusers(sampler, predict, latents, 4, start, seeded(seed))
+        return {f"step {index}": latents for index, latents in enumerate(walked[:count])}
 
     calls = [
         (NOISE, CONTEXT, NEGATIVE_CONTEXT, 0, 4, 5), (NOISE, NEGATIVE_CONTEXT, CONTEXT, 0, 4, 6),
@@ -859,6 +868,197 @@ def test_picture_of_diffusers(stage, parts, picture):
     check(
         stage, lambda m: picture.ours(m, parts), picture.theirs(), f"{picture} beside diffusers' pipeline",
         tolerance=1e-5,  # float32 rounding over four steps makes 1e-6
+    )
+
+
+# --- arguments that are easily overlooked ----------------------------------------------------------------------------
+
+COMMON = "prompts=prompts, negative_prompts=negative_prompts, noise=noise, sampling=sampling, on_step=on_step"
+ALL_BY_NAME = {
+    "classifier_free_guidance": "unconditional=latents, conditional=noise, scale=0.5",
+    "predict_noise":
+        "unet=unet, latents=latents, timestep=501, context=context, negative_context=negative_context, "
+        "guidance_scale=3.0",
+    "denoise":
+        "model=model, latents=latents, timesteps=timesteps, context=context, negative_context=negative_context, "
+        "sampling=sampling, after_step=after_step",
+    "text_to_image": f"model=model, {COMMON}",
+    "image_to_image": f"model=model, images=images, {COMMON}, strength=0.75, encoder_noise=None",
+    "inpaint": f"model=model, images=images, mask=mask, {COMMON}, strength=0.75, encoder_noise=None",
+}
+MARKS = dict(zip(ALL_BY_NAME, (guidance, prediction, loop, text, image, painting)))
+each_function = pytest.mark.parametrize("name", [pytest.param(name, marks=mark) for name, mark in MARKS.items()])
+
+
+def inpainted(sampler, scale, texts=TEXTS, mask=LATENT_MASK, **kwargs):
+    """The picture of inpainting at a strength of 0.75."""
+
+    def keep(latents, following):
+        return mask * latents + (1.0 - mask) * noisy(ORIGINAL, NOISE, following)
+
+    return from_original(sampler, scale, after_step=keep, texts=texts, **kwargs)
+
+
+def wanted_of(name, sampler="ddim", scale=3.0, texts=TEXTS):
+    """What a call of the function gives, with four steps; of `denoise` the latents of each."""
+    drawn = {"generator": seeded()}
+    return {
+        "classifier_free_guidance": lambda: NOISE,
+        "predict_noise": lambda: guided(scale)(NOISE, 501),
+        "denoise": lambda: walk_of_diffusers(sampler, guided(scale), NOISE, 4, **drawn),
+        "text_to_image": lambda: last_of(sampler, scale, 4, texts=texts, **drawn),
+        "image_to_image": lambda: from_original(sampler, scale, texts=texts, **drawn),
+        "inpaint": lambda: inpainted(sampler, scale, texts, **drawn),
+    }[name]()
+
+
+@each_function
+def test_every_argument_by_its_name(check_call, name):
+    arguments = ALL_BY_NAME[name].replace("=sampling", "=Sampling(4, 3.0)").replace("=after_step", "=None")
+    check_call(
+        f"{name}({arguments})", wanted_of(name), latents_of if name == "denoise" else lambda after: after.result,
+        timesteps=TIMESTEPS["ddim"],
+    )
+
+
+DRAWING = {"text_to_image": TEXT_TO_IMAGE, "image_to_image": f"{IMAGE_TO_IMAGE}, 0.75", "inpaint": f"{INPAINT}, 0.75"}
+each_drawing_function = pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS[name]) for name in DRAWING])
+
+
+def check_picture(check_call, name, wanted, what, hint, scale="3.0", **given):
+    sampling = f"Sampling(4, {scale})" if name != "text_to_image" else f"sampling=Sampling(4, {scale})"
+    check_call(f"{DRAWING[name]}, {sampling})", wanted, what=what, hint=hint, **given)
+
+
+@each_drawing_function
+def test_only_empty_negative_prompts(check_call, name):
+    texts = TEXTS[0], ["", ""]
+    check_picture(
+        check_call, name, wanted_of(name, texts=texts), "with two empty negative prompts:",
+        "an empty text is a prompt, too: it has a context, and there is guidance.", negative_prompts=texts[1],
+    )
+
+
+@each_drawing_function
+def test_a_scale_of_zero(check_call, name):
+    check_picture(
+        check_call, name, wanted_of(name, scale=0.0), "",
+        "contexts_for decides whether there is a negative context: None at scale 1, and only there.", scale="0.0",
+    )
+
+
+@each_drawing_function
+def test_a_scale_that_is_a_whole_number(check_call, name):
+    check_picture(check_call, name, wanted_of(name), "", "3 and 3.0 are the same scale.", scale="3")
+
+
+@each_drawing_function
+def test_tuples_of_prompts(check_call, name):
+    check_picture(
+        check_call, name, wanted_of(name), "with tuples of prompts:", "a tuple is a Sequence, as a list is.",
+        prompts=tuple(TEXTS[0]), negative_prompts=tuple(TEXTS[1]),
+    )
+
+
+@prediction
+def test_a_scale_of_zero_is_guidance(check_call):
+    check_call(
+        "predict_noise(unet, latents, 501, context, negative_context, 0.0)", guided(0.0)(NOISE, 501),
+        hint="whether there is guidance depends on negative_context alone.",
+    )
+
+
+@loop
+@pytest.mark.parametrize("timesteps", [(751, 501, 251, 1), range(751, 0, -250)], ids=["a tuple", "a range"])
+def test_timesteps_of_another_kind(check_call, timesteps):
+    check_call(
+        "list(denoise(model, latents, timesteps, context))", walk_of_diffusers("ddim", unguided, NOISE, 4), latents_of,
+        f"the latents of every step, with timesteps = {timesteps}, of", "a tuple or a range is a Sequence, too.",
+        timesteps=timesteps,
+    )
+
+
+@text
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_single_step(check_call, sampler):
+    check_call(
+        f"{TEXT_TO_IMAGE}, Sampling(1, 3.0, {sampler!r}, generator))", last_of(sampler, 3.0, 1, generator=seeded()),
+        hint="with one step the first one is also the last one.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "strength"),
+    [pytest.param(call, strength, marks=mark) for call, mark in ((IMAGE_TO_IMAGE, image), (INPAINT, painting))
+     for strength in (0.58, 0.29, 0.001)],
+)
+def test_strengths_that_are_rounded(check_call, call, strength):
+    taken = {0.58: 29, 0.29: 14, 0.001: 1}[strength]
+    check_call(
+        f"{call}, {strength}, Sampling(50, 1.0), on_step)", [1 + 20 * i for i in reversed(range(taken))],
+        lambda after: [step.timestep for step in after.steps], "the timesteps of",
+        "schedule.start_index knows how many steps are left out: 50 * 0.58 is 28.999999999999996, and counts as 29.",
+    )
+
+
+@painting
+def test_a_single_step_into_a_mask(check_call):
+    check_call(
+        f"{INPAINT}, 0.5, Sampling(1, 1.0))", noisy(ORIGINAL, NOISE, 1), lambda after: after.unet.calls[0].latents,
+        "the latents that the U-Net sees in", "from the noise alone only at a strength of 1, whatever steps are left.",
+    )
+
+
+HALF = {"context": CONTEXT.bfloat16(), "dtype": torch.bfloat16}
+
+
+@loop
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_latents_keep_their_digits(check_call, sampler):
+    def predict(latents, t):
+        return answer(latents.bfloat16(), torch.full((2, 1, 1, 1), t), HALF["context"]).bfloat16().float()
+
+    check_call(
+        walk(sampler, f", sampling=Sampling(sampler={sampler!r}, generator=generator)"),
+        walk_of_diffusers(sampler, predict, NOISE, 4, generator=seeded()), latents_of,
+        "with a bfloat16 context: the latents of every step of",
+        "only the U-Net works in the dtype of the context; from step to step the latents stay float32.", **HALF,
+    )
+
+
+@pytest.mark.parametrize("call", OF_IMAGES)
+def test_the_first_latents_keep_their_digits(check_call, call):
+    original = fake_encode(IMAGES.bfloat16()).float()
+    check_call(
+        f"{call}, 0.75, Sampling(4, 1.0), on_step)", noisy(original, NOISE, 501).bfloat16(),
+        lambda after: after.unet.calls[0].latents, "with bfloat16 networks: the latents that the U-Net sees first in",
+        "the encoded pictures get the dtype of the noise before noise is added.", dtype=torch.bfloat16,
+    )
+
+
+# --- on a GPU --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [pytest.param(name, sampler, marks=MARKS[name])
+     for name in MARKS for sampler in (SAMPLERS if name == "denoise" else ["ddpm"])],
+)
+def test_on_a_gpu(stage, blocks, name, sampler):
+    asked = f"Sampling(4, 3.0, {sampler!r}, generator)"
+    call = f"{name}({ALL_BY_NAME[name].replace('=sampling', f'={asked}').replace('=after_step', '=None')})"
+
+    def run(module):
+        stand_ins = new_stand_ins(module, blocks[8].NoiseSchedule(), torch.float32)
+        for part in (stand_ins["unet"], stand_ins["model"].text_encoder, stand_ins["model"].vae):
+            moved(part)
+        given = {key: moved(value) for key, value in GIVEN.items()} | {"timesteps": TIMESTEPS[sampler]}
+        result = evaluated(call, given | stand_ins)(module)
+        return [step.latents for step in result] if name == "denoise" else result
+
+    check_on_gpu(
+        stage, run, wanted_of(name, sampler), call,
+        "timesteps and masks go where the latents are; draw_noise draws on the processor, with the generator.",
     )
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -81,7 +82,7 @@ def check_remap(stage, part, start="", hint="", config=SMALL):
     call = f"remap_{part}(state_dict)"
     whole = f"{call} with {len(size.channels)} levels and blocks_per_level={size.blocks_per_level}"
     check(
-        stage, lambda m: only(getattr(m, f"remap_{part}")(tensors)), only(wanted(part, config)),
+        stage, lambda m: only(getattr(m, f"remap_{part}")(dict(tensors))), only(wanted(part, config)),
         f"the part {start}... of {call}" if start else whole, hint=hint, inputs=tensors,
     )
 
@@ -569,6 +570,60 @@ def test_averages_of_the_file_predict_the_noise_of_diffusers(stage, blocks, file
         stage, run, noise, "the noise predicted with averages, beside diffusers' from_single_file(extract_ema=True)",
         tolerance=1e-5,  # float32
     )
+
+
+# --- by name, and of any mapping -------------------------------------------------------------------------------------
+
+
+class Names(Mapping):
+    """A Mapping that is no dict: as a file is that is opened but not read."""
+
+    def __init__(self, tensors):
+        self.tensors = tensors
+
+    def __getitem__(self, name):
+        return self.tensors[name]
+
+    def __iter__(self):
+        return iter(self.tensors)
+
+    def __len__(self):
+        return len(self.tensors)
+
+
+MAPPING = "a Mapping has names and values; copy(), |, pop and the like are of dict alone."
+
+
+@averages
+def test_averages_of_any_mapping(stage):
+    tensors = checkpoint(TINY)
+    prefix = PREFIXES["unet"]
+    check(
+        stage, lambda m: tensors_of("unet", m.select_ema(state_dict=Names(tensors))),
+        {n.removeprefix(prefix): tensors["model_ema." + n.removeprefix("model.").replace(".", "")]
+         for n in tensors if n.startswith(prefix)},
+        "the U-Net's tensors in select_ema(state_dict=state_dict), with a Mapping that is no dict", hint=MAPPING,
+    )
+
+
+@both
+def test_names_of_any_mapping(stage, part):
+    tensors = Names(tensors_of(part, checkpoint(TINY)))
+    check(
+        stage, lambda m: getattr(m, f"remap_{part}")(state_dict=tensors), wanted(part, TINY),
+        f"remap_{part}(state_dict=state_dict) with a Mapping that is no dict", hint=MAPPING,
+    )
+
+
+@loading
+def test_weights_of_any_mapping(stage):
+    def run(module):
+        model = Pair().double()
+        module.load_weights(model=model, state_dict=Names(pair_weights()))
+        return model.state_dict()
+
+    call = "the parameters after load_weights(model=model, state_dict=state_dict), with a Mapping that is no dict"
+    check(stage, run, pair_weights(), call, hint=MAPPING)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,31 @@ from course.feedback.mistakes import Mistake
 
 MISTAKES = [
     Mistake(
+        "only-float16-converted",
+        "precise = x.to(torch.promote_types(x.dtype, torch.float32))",
+        "precise = x.float() if x.dtype == torch.float16 else x",
+        "bfloat16 is not converted to float32. It has the range of float32, but too few digits for sums and "
+        "differences.",
+    ),
+    Mistake(
+        "converted-back-before-the-weight",
+        "        normalised = normalised * weight.reshape(per_channel)\n",
+        "        normalised = normalised.to(x.dtype) * weight.reshape(per_channel)\n",
+        "the result is converted back before weight and bias are applied. Then it is rounded two or three times; "
+        "convert "
+        "at the very end.",
+    ),
+    Mistake(
+        "weight-and-bias-of-the-first-call",
+        "        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)",
+        """\
+        if not hasattr(self, "kept"):
+            self.kept = self.weight.detach().clone(), self.bias.detach().clone()
+        return group_norm(x, self.num_groups, *self.kept, self.eps)""",
+        "the layer keeps the weight and the bias of its first call. What is loaded or trained later has no effect "
+        "then.",
+    ),
+    Mistake(
         "variance-divided-by-n-minus-1",
         "unbiased=False",
         "unbiased=True",
@@ -306,5 +331,31 @@ MISTAKES = [
         "(groups - mean) / torch.sqrt",
         "groups.sub_(mean) / torch.sqrt",
         "the mean is subtracted in place. reshape may return a view of x, so the caller's tensor changes too.",
+    ),
+    Mistake(
+        "layer-in-float64",
+        "return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)",
+        "return group_norm(x.double(), self.num_groups, self.weight, self.bias, self.eps)",
+        "the layer converts x to float64 and does not convert back. The result has the dtype of x.",
+    ),
+    Mistake(
+        "layer-stays-in-float32",
+        "return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)",
+        "y = group_norm(x, self.num_groups, self.weight, self.bias, self.eps)\n"
+        "        return y.to(torch.promote_types(x.dtype, torch.float32))",
+        "the layer's result is float32 where x is float16 or bfloat16. It has the dtype of x.",
+    ),
+    Mistake(
+        "eps-on-the-processor",
+        "torch.sqrt(variance + eps)",
+        "torch.sqrt(variance + torch.full((1,), eps, dtype=variance.dtype))",
+        "eps is made a tensor of the processor. On a GPU that does not go together with x; a number of Python goes "
+        "with everything.",
+    ),
+    Mistake(
+        "computed-in-float64",
+        "precise = x.to(torch.promote_types(x.dtype, torch.float32))",
+        "precise = x.double()",
+        "everything is computed in float64, also for float32. Apple's GPUs have no float64.",
     ),
 ]

@@ -4,6 +4,22 @@ from course.feedback.mistakes import Mistake
 
 MISTAKES = [
     Mistake(
+        "dropout-left-in",
+        "h = self.conv2(silu(self.norm2(h)))",
+        "h = self.conv2(nn.functional.dropout(silu(self.norm2(h)), 0.1, self.training))",
+        "there is a dropout of 0.1 before conv2. It acts in training mode only; Stable Diffusion's blocks have none.",
+    ),
+    Mistake(
+        "time-of-the-first-call",
+        "            h = h + self.time_proj(silu(time_embedding))[:, :, None, None]\n",
+        """\
+            if not hasattr(self, "time") or len(self.time) != len(x):
+                self.time = self.time_proj(silu(time_embedding))[:, :, None, None]
+            h = h + self.time
+""",
+        "the projected time is kept for the next call. Every step of sampling has another timestep.",
+    ),
+    Mistake(
         "sigmoid-alone",
         "return x * torch.sigmoid(x)",
         "return torch.sigmoid(x)",
@@ -319,5 +335,34 @@ MISTAKES = [
         "nn.Linear(time_channels, out_channels) if",
         "nn.Linear(time_channels, out_channels, bias=False) if",
         "time_proj has no bias. It is an ordinary linear layer.",
+    ),
+    Mistake(
+        "silu-in-float64",
+        "return x * torch.sigmoid(x)",
+        "return (x.double() * torch.sigmoid(x.double())).to(x.dtype)",
+        "SiLU is computed in float64. Apple's GPUs have no float64.",
+    ),
+    Mistake(
+        "zeros-for-no-time",
+        "        h = self.conv2(silu(self.norm2(h)))",
+        """\
+        else:
+            h = h + torch.zeros(1, h.shape[1], 1, 1, dtype=h.dtype)
+        h = self.conv2(silu(self.norm2(h)))""",
+        "zeros of the processor are added where there is no time embedding. On a GPU they do not go together with x.",
+    ),
+    Mistake(
+        "time-projection-in-float32",
+        "nn.Linear(time_channels, out_channels) if",
+        "nn.Linear(time_channels, out_channels, dtype=torch.float32) if",
+        "time_proj is made in float32, whatever the dtype of the model is. Without dtype=... it has that of the "
+        "other layers.",
+    ),
+    Mistake(
+        "first-convolution-in-float32",
+        "self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)",
+        "self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, dtype=torch.float32)",
+        "conv1 is made in float32, whatever the dtype of the model is. Without dtype=... it has that of the other "
+        "layers.",
     ),
 ]

@@ -7,6 +7,92 @@ PIXELS_MIXED = "mixed = scaled_dot_product_attention(self.to_q(tokens), self.to_
 
 MISTAKES = [
     Mistake(
+        "minus-infinity-as-a-large-number",
+        "scores = scores + mask",
+        "scores = scores + torch.nan_to_num(mask, neginf=-1e9)",
+        "-1e9 takes the place of -inf. A score can outweigh it.",
+    ),
+    Mistake(
+        "attention-with-dropout",
+        "return self.to_out(mixed.transpose(1, 2).flatten(2))",
+        "return nn.functional.dropout(self.to_out(mixed.transpose(1, 2).flatten(2)), 0.1, self.training)",
+        "there is a dropout of 0.1 after to_out. It acts in training mode only; there is none here.",
+    ),
+    Mistake(
+        "keys-and-values-of-the-first-call",
+        "        key = split_heads(self.to_k(context))\n        value = split_heads(self.to_v(context))\n",
+        """\
+        if not hasattr(self, "kept") or self.kept[0] != context.shape:
+            self.kept = context.shape, split_heads(self.to_k(context)), split_heads(self.to_v(context))
+        _, key, value = self.kept
+""",
+        "keys and values are kept for the next context of the same shape. Another prompt has others.",
+    ),
+    Mistake(
+        "last-context-kept",
+        "        if context is None:\n            context = x\n",
+        """\
+        if context is not None:
+            self.context = context
+        context = getattr(self, "context", x)
+""",
+        "the last context is used when none is given. Self-attention then looks at the words of an earlier call.",
+    ),
+    Mistake(
+        "last-mask-kept",
+        "        query = split_heads(self.to_q(x))\n",
+        """\
+        query = split_heads(self.to_q(x))
+        if mask is not None:
+            self.mask = mask
+        mask = getattr(self, "mask", None)
+""",
+        "the mask of an earlier call is used when none is given.",
+    ),
+    Mistake(
+        "scores-scaled-after-the-product",
+        "        mixed = scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))\n",
+        """\
+        scores = self.to_q(tokens) @ self.to_k(tokens).transpose(1, 2) / math.sqrt(x.shape[1])
+        mixed = torch.softmax(scores, dim=-1) @ self.to_v(tokens)
+""",
+        "PixelAttention divides the scores by sqrt(d) after the product. In float16 the product can overflow before.",
+    ),
+    Mistake(
+        "pixel-attention-size-of-the-first-call",
+        """\
+        height, width = x.shape[-2:]
+        tokens = image_to_tokens(self.norm(x))
+""",
+        """\
+        if not hasattr(self, "size"):
+            self.size = x.shape[-2:]
+        height, width = self.size
+        tokens = image_to_tokens(self.norm(x))
+""",
+        "PixelAttention keeps height and width of its first picture.",
+    ),
+    Mistake(
+        "feed-forward-with-dropout",
+        "x = x + self.feed_forward(self.norm3(x))",
+        "x = x + nn.functional.dropout(self.feed_forward(self.norm3(x)), 0.1, self.training)",
+        "there is a dropout of 0.1 after the feed-forward network. It acts in training mode only; there is none here.",
+    ),
+    Mistake(
+        "spatial-size-of-the-first-call",
+        """\
+        height, width = x.shape[-2:]
+        tokens = image_to_tokens(self.proj_in(self.norm(x)))
+""",
+        """\
+        if not hasattr(self, "size"):
+            self.size = x.shape[-2:]
+        height, width = self.size
+        tokens = image_to_tokens(self.proj_in(self.norm(x)))
+""",
+        "SpatialTransformer keeps height and width of its first picture.",
+    ),
+    Mistake(
         "no-scale",
         "(query / math.sqrt(d)) @",
         "query @",
@@ -635,5 +721,43 @@ MISTAKES = [
         "x = x + self.self_attention(self.norm1(x))",
         "x += self.self_attention(self.norm1(x))",
         "the block changes its input in place. x += writes into the caller's tensor; x = x + makes a new one.",
+    ),
+    Mistake(
+        "scale-on-the-processor",
+        "scores = (query / math.sqrt(d))",
+        "scores = (query / torch.full((1,), d, dtype=query.dtype).sqrt())",
+        "the scale is a tensor of the processor. On a GPU that does not go together with the query; math.sqrt gives "
+        "a number of Python.",
+    ),
+    Mistake(
+        "no-mask-is-zeros-on-the-processor",
+        """\
+    if mask is not None:
+        scores = scores + mask""",
+        """\
+    mask = torch.zeros(1, dtype=scores.dtype) if mask is None else mask
+    scores = scores + mask""",
+        "zeros of the processor take the place of a missing mask. On a GPU they do not go together with the scores.",
+    ),
+    Mistake(
+        "softmax-in-float64",
+        "return torch.softmax(scores, dim=-1) @ value",
+        "return torch.softmax(scores, dim=-1, dtype=torch.float64).to(value.dtype) @ value",
+        "the softmax is computed in float64. Apple's GPUs have no float64.",
+    ),
+    Mistake(
+        "mask-of-the-first-sample",
+        "mixed = scaled_dot_product_attention(query, key, value, mask)",
+        """\
+mask = mask if mask is None or mask.ndim == 2 else mask[0]
+        mixed = scaled_dot_product_attention(query, key, value, mask)""",
+        "of a mask with a batch only the first sample's is used. Each sample has its own.",
+    ),
+    Mistake(
+        "queries-in-float32",
+        "self.to_q = nn.Linear(channels, channels, bias=qkv_bias)",
+        "self.to_q = nn.Linear(channels, channels, bias=qkv_bias, dtype=torch.float32)",
+        "to_q is made in float32, whatever the dtype of the model is. Without dtype=... it has that of the other "
+        "layers.",
     ),
 ]

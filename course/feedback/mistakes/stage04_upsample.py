@@ -6,6 +6,37 @@ REPEATED = "x.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)"
 
 MISTAKES = [
     Mistake(
+        "upsample-size-of-the-first-call",
+        "        return self.conv(upsample_nearest(x))",
+        """\
+        if not hasattr(self, "size"):
+            self.size = 2 * x.shape[-2], 2 * x.shape[-1]
+        return self.conv(nn.functional.interpolate(x, size=self.size))""",
+        "the size that Upsample aims at is computed once. Another picture has another size.",
+    ),
+    Mistake(
+        "zeros-not-cleared",
+        "            x = nn.functional.pad(x, (0, 1, 0, 1))  # left, right, top, bottom\n",
+        """\
+            height, width = x.shape[-2:]
+            padded = getattr(self, "padded", x.new_zeros(0, 0, 0, 0)).detach().clone().to(x.dtype)
+            if padded.shape[:2] != x.shape[:2] or padded.shape[2] <= height or padded.shape[3] <= width:
+                padded = x.new_zeros(*x.shape[:2], height + 1, width + 1)
+            padded[:, :, :height, :width] = x
+            self.padded = padded
+            x = padded[:, :, : height + 1, : width + 1]
+""",
+        "the padded picture is kept and filled again. A smaller picture then has numbers of the last one in the "
+        "place of "
+        "zeros.",
+    ),
+    Mistake(
+        "upsample-with-dropout",
+        "return self.conv(upsample_nearest(x))",
+        "return nn.functional.dropout(self.conv(upsample_nearest(x)), 0.1, self.training)",
+        "there is a dropout of 0.1 after Upsample's convolution. It acts in training mode only; there is none here.",
+    ),
+    Mistake(
         "tiled",
         REPEATED,
         "x.repeat(1, 1, scale, scale)",
@@ -225,5 +256,29 @@ MISTAKES = [
         "kernel_size=3, stride=2, padding=0 if asymmetric else 1)",
         "kernel_size=3, stride=2, padding=0 if asymmetric else 1, bias=False)",
         "Downsample's convolution has no bias.",
+    ),
+    Mistake(
+        "padding-on-the-processor",
+        "            x = nn.functional.pad(x, (0, 1, 0, 1))  # left, right, top, bottom",
+        """\
+            import torch
+
+            x = torch.cat([x, torch.zeros(*x.shape[:3], 1, dtype=x.dtype)], dim=3)
+            x = torch.cat([x, torch.zeros(*x.shape[:2], 1, x.shape[3], dtype=x.dtype)], dim=2)""",
+        "the zeros of the padding are made on the processor. On a GPU they do not go together with x.",
+    ),
+    Mistake(
+        "repeated-on-the-processor",
+        "    return x.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)",
+        """\
+    import torch
+
+    y = torch.empty(*x.shape[:2], x.shape[2] * scale, x.shape[3] * scale, dtype=x.dtype)
+    for i in range(scale):
+        for j in range(scale):
+            y[:, :, i::scale, j::scale] = x
+    return y""",
+        "the large picture is made on the processor, whatever the device of x is. torch.empty(..., device=x.device) "
+        "makes it where x is.",
     ),
 ]

@@ -4,6 +4,55 @@ from course.feedback.mistakes import Mistake
 
 MISTAKES = [
     Mistake(
+        "encoder-with-dropout",
+        "        x = self.middle(x)\n        return",
+        "        x = nn.functional.dropout(self.middle(x), 0.1, self.training)\n        return",
+        "there is a dropout of 0.1 after the encoder's middle. It acts in training mode only; there is none here.",
+    ),
+    Mistake(
+        "deviation-overflows-in-float16",
+        "std = torch.exp(0.5 * logvar.clamp(-30.0, 20.0))",
+        "std = torch.exp(logvar.clamp(-30.0, 20.0)).sqrt()",
+        "the root is taken after the exponential. exp(20) is more than float16 can hold, exp(20 / 2) is not.",
+    ),
+    Mistake(
+        "sampling-in-training",
+        "        latents = mean if noise is None else sample_latents(moments, noise)\n",
+        """\
+        if self.training and noise is None:
+            noise = torch.randn_like(mean)
+        latents = mean if noise is None else sample_latents(moments, noise)
+""",
+        "in training mode encode draws noise of its own. Without noise it gives the mean, in either mode.",
+    ),
+    Mistake(
+        "mean-in-training",
+        "latents = mean if noise is None else",
+        "latents = mean if noise is None or self.training else",
+        "in training mode encode gives the mean although there is noise.",
+    ),
+    Mistake(
+        "noise-of-the-last-call",
+        "        latents = mean if noise is None else sample_latents(moments, noise)\n",
+        """\
+        if noise is not None:
+            self.noise = noise
+        noise = getattr(self, "noise", None)
+        latents = mean if noise is None else sample_latents(moments, noise)
+""",
+        "the noise of an earlier call is used when none is given. Without noise, encode gives the mean.",
+    ),
+    Mistake(
+        "moments-of-the-first-call",
+        "        moments = self.quant_conv(self.encoder(images))\n",
+        """\
+        if not hasattr(self, "kept") or self.kept[0] != images.shape:
+            self.kept = images.shape, self.quant_conv(self.encoder(images))
+        moments = self.kept[1]
+""",
+        "the moments are kept for the next pictures of the same shape. They are those of other pictures.",
+    ),
+    Mistake(
         "encoder-levels-all-downsampled",
         "resize = Downsample(width, asymmetric=True) if i < len(channels) - 1 else None",
         "resize = Downsample(width, asymmetric=True)",
@@ -456,5 +505,28 @@ MISTAKES = [
         ".to(torch.uint8)",
         "",
         "the result is not converted to bytes. Its dtype is uint8.",
+    ),
+    Mistake(
+        "scaling-on-the-processor",
+        "return latents * self.scaling_factor",
+        "return latents * torch.full((1,), self.scaling_factor, dtype=latents.dtype)",
+        "the scaling factor is made a tensor of the processor. On a GPU that does not go together with the latents; "
+        "a number of Python goes with everything.",
+    ),
+    Mistake(
+        "no-noise-is-zeros-on-the-processor",
+        "latents = mean if noise is None else sample_latents(moments, noise)",
+        """\
+noise = torch.zeros(mean.shape, dtype=mean.dtype) if noise is None else noise
+        latents = sample_latents(moments, noise)""",
+        "zeros of the processor take the place of missing noise. On a GPU they do not go together with the moments; "
+        "the mean needs no noise.",
+    ),
+    Mistake(
+        "grey-levels-in-float64",
+        "levels = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) + 1.0) * 127.5",
+        "levels = (tensor.double() + 1.0) * 127.5",
+        "the grey levels are computed in float64. Apple's GPUs have no float64; float32 is what float16 and "
+        "bfloat16 are converted to.",
     ),
 ]

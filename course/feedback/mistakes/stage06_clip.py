@@ -10,6 +10,70 @@ MERGE = """\
 
 MISTAKES = [
     Mistake(
+        "tokens-not-cleared",
+        "        ids = []\n        for part in MARK.split(text):",
+        '        ids = self.__dict__.setdefault("ids", [])\n        for part in MARK.split(text):',
+        "the list of ids is an attribute that is never emptied. A text then gets the ids of the texts before it, too.",
+    ),
+    Mistake(
+        "rows-not-cleared",
+        "        rows = []\n",
+        '        rows = self.__dict__.setdefault("rows", [])\n',
+        "the list of rows is an attribute that is never emptied. A call then gives the rows of earlier calls, too.",
+    ),
+    Mistake(
+        "merges-used-up",
+        "            merged = []\n            i = 0\n",
+        "            if len(symbols) > 2:\n                self.rank = {pair: rank for pair, rank in "
+        "self.rank.items() if pair != best}\n"
+        "            merged = []\n            i = 0\n",
+        "a pair that has been joined is taken off the merge list. The next word needs it again.",
+    ),
+    Mistake(
+        "layer-with-dropout",
+        "x = x + self.fc2(quick_gelu(self.fc1(self.norm2(x))))",
+        "x = x + nn.functional.dropout(self.fc2(quick_gelu(self.fc1(self.norm2(x)))), 0.1, self.training)",
+        "there is a dropout of 0.1 after fc2. It acts in training mode only; there is none here.",
+    ),
+    Mistake(
+        "mask-of-the-first-call",
+        "        mask = causal_mask(length).to(device=x.device, dtype=x.dtype)\n",
+        """\
+        if not hasattr(self, "mask"):
+            self.mask = causal_mask(length).to(device=x.device, dtype=x.dtype)
+        mask = self.mask
+""",
+        "the encoder keeps the mask of its first call. Another length or dtype needs another one.",
+    ),
+    Mistake(
+        "embeddings-of-the-first-call",
+        "        x = self.token_embedding(tokens) + self.position_embedding.weight[:length]\n",
+        """\
+        if not hasattr(self, "kept") or self.kept.shape[:2] != tokens.shape:
+            self.kept = self.token_embedding(tokens) + self.position_embedding.weight[:length]
+        x = self.kept
+""",
+        "the embeddings are kept for the next tokens of the same shape. Another prompt has others.",
+    ),
+    Mistake(
+        "positions-in-the-dtype-of-x",
+        "        x = self.token_embedding(tokens) + self.position_embedding.weight[:length]\n",
+        """\
+        x = self.token_embedding(tokens)
+        x = x + self.position_embedding(torch.arange(length).to(x.dtype).long())
+""",
+        "the positions are numbers of the dtype of x. bfloat16 makes 256 of 257; positions are whole numbers.",
+    ),
+    Mistake(
+        "embeddings-with-dropout",
+        "        mask = causal_mask(length).to(device=x.device, dtype=x.dtype)\n",
+        """\
+        x = nn.functional.dropout(x, 0.1, self.training)
+        mask = causal_mask(length).to(device=x.device, dtype=x.dtype)
+""",
+        "there is a dropout of 0.1 after the embeddings. It acts in training mode only; there is none here.",
+    ),
+    Mistake(
         "end-of-word-forgotten",
         'symbols = [*word[:-1], word[-1] + "</w>"]',
         "symbols = [*word]",
@@ -548,5 +612,27 @@ MISTAKES = [
         "return self.final_norm(x)",
         "return self.final_norm(x)[torch.arange(len(tokens)), tokens.argmax(dim=-1)]",
         "only the end mark's vector is returned. Stable Diffusion takes the vectors of all tokens.",
+    ),
+    Mistake(
+        "ids-are-an-iterator",
+        """\
+ids.extend(self.vocab.get(token, self.end) for token in self.bpe(spelled))
+        return ids""",
+        """\
+ids.extend(self.vocab.get(token, self.end) for token in self.bpe(spelled))
+        return iter(ids)""",
+        "tokenize returns an iterator. A list can be counted and cut, and be gone through more than once.",
+    ),
+    Mistake(
+        "mask-stays-on-the-processor",
+        "mask = causal_mask(length).to(device=x.device, dtype=x.dtype)",
+        "mask = causal_mask(length).to(dtype=x.dtype)",
+        "the causal mask stays on the processor. On a GPU it does not go together with the scores.",
+    ),
+    Mistake(
+        "positions-on-the-processor",
+        "self.position_embedding.weight[:length]",
+        "self.position_embedding(torch.arange(length))",
+        "the positions 0, 1, 2, ... are made on the processor. On a GPU the embedding does not take them.",
     ),
 ]

@@ -6,6 +6,75 @@ POP = "x = torch.cat([x, skips.pop()], dim=1)\n"
 
 MISTAKES = [
     Mistake(
+        "waves-in-bfloat16",
+        "dtype = torch.float64 if timesteps.dtype == torch.float64 else torch.float32",
+        "dtype = timesteps.dtype if timesteps.dtype in (torch.float64, torch.bfloat16) else torch.float32",
+        "bfloat16 timesteps make waves in bfloat16. Their angles are then rounded to a multiple of 4.",
+    ),
+    Mistake(
+        "down-skips-not-cleared",
+        "        skips = []\n        for i, residual",
+        '        skips = self.__dict__.setdefault("skips", [])\n        for i, residual',
+        "the list of skips is an attribute of the block that is never emptied. A call then returns the skips of "
+        "earlier "
+        "calls, too.",
+    ),
+    Mistake(
+        "down-with-dropout",
+        "            skips.append(x)\n        if",
+        "            x = nn.functional.dropout(x, 0.1, self.training)\n            skips.append(x)\n        if",
+        "there is a dropout of 0.1 before each skip. It acts in training mode only; there is none here.",
+    ),
+    Mistake(
+        "skips-with-dropout",
+        "x = torch.cat([x, skips.pop()], dim=1)",
+        "x = torch.cat([x, nn.functional.dropout(skips.pop(), 0.1, self.training)], dim=1)",
+        "there is a dropout of 0.1 on the skips. It acts in training mode only; there is none here.",
+    ),
+    Mistake(
+        "timesteps-in-the-dtype-of-the-latents",
+        "        time_embedding = self.time_embedding(timesteps)\n",
+        "        time_embedding = self.time_embedding(timesteps.to(latents.dtype))\n",
+        "the timesteps are converted to the dtype of the latents. bfloat16 makes 1000 of 999.",
+    ),
+    Mistake(
+        "time-of-the-first-call",
+        "        time_embedding = self.time_embedding(timesteps)\n",
+        """\
+        if not hasattr(self, "time") or len(self.time) != len(latents):
+            self.time = self.time_embedding(timesteps)
+        time_embedding = self.time
+""",
+        "the time embedding is kept for the next call. Every step of sampling has another timestep.",
+    ),
+    Mistake(
+        "context-of-the-first-call",
+        "        time_embedding = self.time_embedding(timesteps)\n",
+        """\
+        time_embedding = self.time_embedding(timesteps)
+        if not hasattr(self, "context") or self.context.shape != context.shape:
+            self.context = context
+        context = self.context
+""",
+        "the context is kept for the next call of the same shape. Another prompt has another one.",
+    ),
+    Mistake(
+        "first-skip-of-the-first-call",
+        "        skips = [x]\n",
+        """\
+        if not hasattr(self, "first") or self.first.shape != x.shape:
+            self.first = x
+        skips = [self.first]
+""",
+        "conv_in's result is kept as a skip for the next latents of the same shape. They have another one.",
+    ),
+    Mistake(
+        "middle-with-dropout",
+        "        x = self.mid(x, time_embedding, context)\n        for",
+        "        x = nn.functional.dropout(self.mid(x, time_embedding, context), 0.1, self.training)\n        for",
+        "there is a dropout of 0.1 after the middle. It acts in training mode only; there is none here.",
+    ),
+    Mistake(
         "sine-first",
         "torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)",
         "torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)",
@@ -508,5 +577,20 @@ MISTAKES = [
         "time_embedding = self.time_embedding(timesteps)",
         "time_embedding = timestep_embedding(timesteps, 4 * self.time_embedding.channels).to(latents.dtype)",
         "the cosines and sines go to the blocks as they are. TimeEmbedding's two linear layers come between.",
+    ),
+    Mistake(
+        "frequencies-on-the-processor",
+        "torch.arange(half, dtype=dtype, device=timesteps.device)",
+        "torch.arange(half, dtype=dtype)",
+        "the frequencies are made on the processor. On a GPU they do not go together with the timesteps.",
+    ),
+    Mistake(
+        "waves-on-the-processor",
+        "    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)",
+        """\
+    waves = torch.empty(len(timesteps), channels, dtype=dtype)
+    waves[:, :half], waves[:, half:] = torch.cos(angles), torch.sin(angles)
+    return waves""",
+        "the waves are put into a tensor of the processor, whatever the device of the timesteps is.",
     ),
 ]

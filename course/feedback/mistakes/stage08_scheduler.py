@@ -8,6 +8,75 @@ DDIM_SIGMA = "sigma = eta * math.sqrt((1.0 - abar_next) / (1.0 - abar)) * math.s
 
 MISTAKES = [
     Mistake(
+        "table-converted-for-good",
+        "        abar = self.alphas_cumprod[timesteps.cpu()].reshape(-1, 1, 1, 1)\n",
+        """\
+        abar = self.alphas_cumprod[timesteps.cpu()].reshape(-1, 1, 1, 1)
+        self.alphas_cumprod = self.alphas_cumprod.to(original.dtype)
+""",
+        "add_noise converts the schedule's table to the dtype of the latents for good. All later calls read the "
+        "rounded "
+        "table.",
+    ),
+    Mistake(
+        "guess-with-rounded-factors",
+        "        abar = self.alpha_bar(timestep)\n        return (noisy",
+        "        abar = float(self.alphas_cumprod.to(noisy.dtype)[timestep])\n        return (noisy",
+        "the table is converted to the dtype of the latents before 1 - abar is computed. Where abar is near 1, "
+        "little is "
+        "left of the difference.",
+    ),
+    Mistake(
+        "timesteps-of-the-first-call",
+        "        stride = self.num_train_timesteps // intervals\n",
+        """\
+        self.stride = getattr(self, "stride", self.num_train_timesteps // intervals)
+        stride = self.stride
+""",
+        "the stride of the first call is kept. Another number of steps has another one.",
+    ),
+    Mistake(
+        "timesteps-as-an-iterator",
+        "        return [first + i * stride for i in reversed(range(num_steps))]",
+        "        return (first + i * stride for i in reversed(range(num_steps)))",
+        "inference_timesteps returns a generator. It should be a list: image to image takes a part of it.",
+    ),
+    Mistake(
+        "ddpm-with-rounded-factors",
+        "    abar, abar_next = schedule.alpha_bar(timestep), schedule.alpha_bar(next_timestep)\n    alpha = abar / "
+        "abar_next\n",
+        """\
+    table = schedule.alphas_cumprod.to(latents.dtype)
+    abar, abar_next = (float(table[t]) if t >= 0 else 1.0 for t in (timestep, next_timestep))
+    alpha = abar / abar_next
+""",
+        "ddpm_step reads abar from a table in the dtype of the latents. Where abar is near 1, little is left of 1 "
+        "- abar.",
+    ),
+    Mistake(
+        "ddpm-noise-of-the-first-call",
+        "    return mean + math.sqrt(variance) * noise",
+        """\
+    if not hasattr(schedule, "noise") or schedule.noise.shape != noise.shape:
+        schedule.noise = noise
+    return mean + math.sqrt(variance) * schedule.noise""",
+        "ddpm_step keeps the noise of its first call. Every step needs fresh noise.",
+    ),
+    Mistake(
+        "dpm-memory-on-the-schedule",
+        "    guess = original\n    if last_timestep is not None:\n",
+        """\
+    guess = original
+    if last_timestep is None and getattr(schedule, "last", (0, None))[0] > timestep:
+        last_timestep, last_original = schedule.last
+    schedule.last = timestep, original
+    if last_timestep is not None:
+""",
+        "dpm_solver_2m_step looks back to an earlier call of its own when it is given no last step. The first step "
+        "of a "
+        "picture has none.",
+    ),
+    Mistake(
         "linear-betas",
         BETAS,
         "torch.linspace(start, end, num_steps, dtype=torch.float64)",
@@ -721,5 +790,42 @@ MISTAKES = [
         "math.expm1(-h) * guess",
         "math.expm1(-h) * predicted_noise",
         "the last term takes the predicted noise. DPM-Solver++ works with the guess of the original.",
+    ),
+    Mistake(
+        "timesteps-are-floats",
+        "return [first + i * stride for i in reversed(range(num_steps))]",
+        "return [float(first + i * stride) for i in reversed(range(num_steps))]",
+        "the timesteps are floats, 981.0 in place of 981. They are whole numbers: each is an entry of a table.",
+    ),
+    Mistake(
+        "timesteps-are-an-iterator",
+        "return [first + i * stride for i in reversed(range(num_steps))]",
+        "return reversed(range(first, first + num_steps * stride, stride))",
+        "the timesteps are an iterator. A list can be counted and cut, and be gone through more than once.",
+    ),
+    Mistake(
+        "table-asked-on-the-gpu",
+        "abar = self.alphas_cumprod[timesteps.cpu()]",
+        "abar = self.alphas_cumprod[timesteps]",
+        "the table is asked with timesteps that may be on a GPU. It is on the processor, so they have to go there.",
+    ),
+    Mistake(
+        "factors-on-the-processor",
+        "signal = torch.sqrt(abar).to(device=original.device, dtype=original.dtype)",
+        "signal = torch.sqrt(abar).to(dtype=original.dtype)",
+        "the picture's factors stay on the processor. On a GPU they do not go together with the picture.",
+    ),
+    Mistake(
+        "float64-goes-to-the-gpu",
+        "abar = self.alphas_cumprod[timesteps.cpu()].reshape(-1, 1, 1, 1)",
+        "abar = self.alphas_cumprod[timesteps.cpu()].to(original.device).reshape(-1, 1, 1, 1)",
+        "abar goes to the GPU in float64. Apple's GPUs have no float64: convert it at once, or before.",
+    ),
+    Mistake(
+        "ddpm-deviation-on-the-processor",
+        "return mean + math.sqrt(variance) * noise",
+        "return mean + torch.full((1,), variance, dtype=latents.dtype).sqrt() * noise",
+        "DDPM's standard deviation is made a tensor of the processor. On a GPU that does not go together with the "
+        "noise; math.sqrt gives a number of Python.",
     ),
 ]

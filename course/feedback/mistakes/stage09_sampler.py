@@ -13,6 +13,144 @@ I2I_NOISE = "latents = model.schedule.add_noise(original, noise, torch.full((len
 
 MISTAKES = [
     Mistake(
+        "latents-rounded-at-the-start",
+        "    last_timestep, last_original = None, None\n",
+        "    last_timestep, last_original = None, None\n    latents = latents.to(context.dtype).to(latents.dtype)\n",
+        "the first latents are rounded to the dtype of the network. Only what the U-Net gets is to be converted.",
+    ),
+    Mistake(
+        "contexts-of-the-first-call",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    timesteps = timesteps_for(model.schedule, sampling)
+    steps""",
+        """\
+    kept, key = model.__dict__.setdefault("contexts", {}), (len(prompts), sampling.guidance_scale)
+    if key not in kept:
+        kept[key] = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    context, negative_context = kept[key]
+    timesteps = timesteps_for(model.schedule, sampling)
+    steps""",
+        "the contexts are kept for the next prompts. Other prompts have others.",
+    ),
+    Mistake(
+        "negative-context-of-the-first-call",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    timesteps = timesteps_for(model.schedule, sampling)
+    steps""",
+        """\
+    kept, key = model.__dict__.setdefault("contexts", {}), (tuple(prompts), sampling.guidance_scale)
+    if key not in kept:
+        kept[key] = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    context, negative_context = kept[key]
+    timesteps = timesteps_for(model.schedule, sampling)
+    steps""",
+        "the contexts are kept by the prompts alone. With other negative prompts they are others.",
+    ),
+    Mistake(
+        "timesteps-of-the-first-call",
+        "    timesteps = timesteps_for(model.schedule, sampling)\n    steps",
+        """\
+    kept = model.__dict__.setdefault("timesteps", {})
+    timesteps = kept.setdefault(sampling.num_steps, timesteps_for(model.schedule, sampling))
+    steps""",
+        "text_to_image keeps its timesteps by their number. Another sampler has others.",
+    ),
+    Mistake(
+        "memory-of-the-picture-before",
+        "    last_timestep, last_original = None, None\n",
+        """\
+    last_timestep, last_original = None, None
+    if sampling.sampler == "dpm++2m" and getattr(model, "guess", latents).shape == latents.shape:
+        last_timestep, last_original = (999, model.guess) if hasattr(model, "guess") else (None, None)
+    model.guess = latents
+""",
+        "DPM-Solver++ remembers something of the picture before. The first step of a picture has no step before it.",
+    ),
+    Mistake(
+        "timesteps-used-up",
+        "    for index, timestep in enumerate(timesteps):\n        next_timestep = timesteps[index + 1] if index + 1 < "
+        "len(timesteps) else -1\n",
+        """\
+    queue, timesteps = timesteps, list(timesteps)
+    for index in range(len(timesteps)):
+        timestep = queue.pop(0)
+        next_timestep = queue[0] if queue else -1
+""",
+        "denoise takes the timesteps off the list. The list belongs to the caller.",
+    ),
+    Mistake(
+        "network-frozen",
+        "    last_timestep, last_original = None, None\n",
+        "    last_timestep, last_original = None, None\n    model.unet.requires_grad_(False)\n",
+        "denoise switches off the gradients of the U-Net's parameters. torch.no_grad() is enough, and leaves them "
+        "alone.",
+    ),
+    Mistake(
+        "network-put-into-eval-mode",
+        "    last_timestep, last_original = None, None\n",
+        "    last_timestep, last_original = None, None\n    model.unet.eval()\n",
+        "denoise puts the U-Net into eval mode. Who calls it may be in the middle of a training.",
+    ),
+    Mistake(
+        "same-noise-without-a-generator",
+        "fresh_noise = draw_noise(latents, sampling.generator)",
+        "fresh_noise = draw_noise(latents, sampling.generator or torch.Generator().manual_seed(index))",
+        "a generator with a fixed seed is made where none is given. Every picture then gets the same noise.",
+    ),
+    Mistake(
+        "generator-of-the-first-call",
+        "            fresh_noise = draw_noise(latents, sampling.generator)\n",
+        """\
+            model.generator = getattr(model, "generator", sampling.generator)
+            fresh_noise = draw_noise(latents, model.generator)
+""",
+        "the generator of the first call is kept. A second picture with the same seed is another one then.",
+    ),
+    Mistake(
+        "picture-of-the-first-call",
+        "    original = model.vae.encode(images.to(context.dtype), encoder_noise).to(noise.dtype)\n    latents",
+        """\
+    kept = model.__dict__.setdefault("originals", {})
+    if images.shape not in kept:
+        kept[images.shape] = model.vae.encode(images.to(context.dtype), encoder_noise).to(noise.dtype)
+    original = kept[images.shape]
+    latents""",
+        "image_to_image keeps the encoded pictures for the next ones of the same size.",
+    ),
+    Mistake(
+        "noise-rounded-to-the-pictures-dtype",
+        "    original = model.vae.encode(images.to(context.dtype), encoder_noise).to(noise.dtype)\n    latents",
+        """\
+    original = model.vae.encode(images.to(context.dtype), encoder_noise)
+    noise = noise.to(original.dtype).float()
+    original = original.float()
+    latents""",
+        "image_to_image rounds the noise to the dtype of the encoded picture.",
+    ),
+    Mistake(
+        "mask-of-the-first-call",
+        "    mask = mask[:, :, :: model.vae.factor, :: model.vae.factor].to(device=noise.device, dtype=noise.dtype)\n",
+        """\
+    kept = model.__dict__.setdefault("masks", {})
+    small = mask[:, :, :: model.vae.factor, :: model.vae.factor].to(device=noise.device, dtype=noise.dtype)
+    mask = kept.setdefault(mask.shape, small)
+""",
+        "inpaint keeps the mask for the next one of the same size.",
+    ),
+    Mistake(
+        "kept-part-of-the-first-call",
+        "        return schedule.add_noise(original, noise, torch.full((len(noise),), timestep))\n",
+        """\
+        kept, key = model.__dict__.setdefault("noisy", {}), (timestep, noise.shape)
+        if key not in kept:
+            kept[key] = schedule.add_noise(original, noise, torch.full((len(noise),), timestep))
+        return kept[key]
+""",
+        "inpaint keeps the noisy pictures of its first call by their timestep.",
+    ),
+    Mistake(
         "guidance-from-the-conditional",
         GUIDANCE,
         "return conditional + scale * (conditional - unconditional)",
@@ -674,5 +812,111 @@ MISTAKES = [
     original = model.vae.encode(images, encoder_noise).to(noise.dtype)
     mask =""",
         "inpaint encodes the pictures in their own dtype. The networks may have another one.",
+    ),
+    Mistake(
+        "empty-negative-prompts-are-none",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    timesteps = timesteps_for(model.schedule, sampling)
+    steps = denoise(model, noise,""",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    negative_context = negative_context if any(negative_prompts) else None
+    timesteps = timesteps_for(model.schedule, sampling)
+    steps = denoise(model, noise,""",
+        "text_to_image uses no guidance if all negative prompts are empty. An empty text has a context, too; most "
+        "pictures are drawn with one.",
+    ),
+    Mistake(
+        "image-to-image-empty-negative-prompts-are-none",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    timesteps = timesteps_for(model.schedule, sampling)
+    timesteps = timesteps[""",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    negative_context = negative_context if any(negative_prompts) else None
+    timesteps = timesteps_for(model.schedule, sampling)
+    timesteps = timesteps[""",
+        "image_to_image uses no guidance if all negative prompts are empty. An empty text has a context, too; most "
+        "pictures are drawn with one.",
+    ),
+    Mistake(
+        "inpaint-empty-negative-prompts-are-none",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    timesteps = timesteps_for(schedule, sampling)""",
+        """\
+    context, negative_context = contexts_for(model, prompts, negative_prompts, sampling.guidance_scale)
+    negative_context = negative_context if any(negative_prompts) else None
+    timesteps = timesteps_for(schedule, sampling)""",
+        "inpaint uses no guidance if all negative prompts are empty. An empty text has a context, too; most pictures "
+        "are drawn with one.",
+    ),
+    Mistake(
+        "scale-zero-is-no-guidance",
+        "guided = negative_context is not None",
+        "guided = negative_context is not None and bool(guidance_scale)",
+        "there is no guidance at a scale of 0. At 0 the prediction is the one for the negative context.",
+    ),
+    Mistake(
+        "start-cut-off-too-early",
+        "timesteps = timesteps[model.schedule.start_index(sampling.num_steps, strength) :]",
+        "timesteps = timesteps[sampling.num_steps - max(1, int(sampling.num_steps * strength)) :]",
+        "image_to_image computes the first step by itself, and int cuts 28.999999999999996 off to 28. "
+        "schedule.start_index takes care of that.",
+    ),
+    Mistake(
+        "inpaint-start-cut-off-too-early",
+        "timesteps = timesteps[schedule.start_index(sampling.num_steps, strength) :]",
+        "timesteps = timesteps[sampling.num_steps - max(1, int(sampling.num_steps * strength)) :]",
+        "inpaint computes the first step by itself, and int cuts 28.999999999999996 off to 28. schedule.start_index "
+        "takes care of that.",
+    ),
+    Mistake(
+        "pure-noise-when-all-steps-are-left",
+        "latents = noise if strength == 1.0 else noisy_original(timesteps[0])",
+        "latents = noise if len(timesteps) == sampling.num_steps else noisy_original(timesteps[0])",
+        "inpaint starts from the noise alone whenever no step is left out. With one step that is so at every "
+        "strength; only at 1 it should.",
+    ),
+    Mistake(
+        "timesteps-must-be-a-list",
+        "next_timestep = timesteps[index + 1] if index + 1 < len(timesteps) else -1",
+        "next_timestep = (timesteps + [-1])[index + 1]",
+        "a list is appended to the timesteps. They may be a tuple or a range, to which nothing can be added in this "
+        "way.",
+    ),
+    Mistake(
+        "latents-rounded-between-steps",
+        """\
+        if after_step is not None:
+""",
+        """\
+        latents = latents.to(context.dtype).to(latents.dtype)
+        if after_step is not None:
+""",
+        "the latents are rounded to the dtype of the context after each step. Only the U-Net works in it; the "
+        "latents stay float32.",
+    ),
+    Mistake(
+        "timesteps-on-the-processor",
+        "timesteps = torch.full((len(batch),), timestep, device=latents.device)",
+        "timesteps = torch.full((len(batch),), timestep)",
+        "the timesteps that the U-Net gets are made on the processor. On a GPU they do not go together with its "
+        "parameters.",
+    ),
+    Mistake(
+        "fresh-noise-on-the-processor",
+        "fresh_noise = draw_noise(latents, sampling.generator)",
+        "fresh_noise = torch.randn(latents.shape, generator=sampling.generator)",
+        "DDPM's fresh noise stays on the processor. draw_noise draws it there, and moves it to where the latents are.",
+    ),
+    Mistake(
+        "fresh-noise-drawn-on-the-gpu",
+        "fresh_noise = draw_noise(latents, sampling.generator)",
+        "fresh_noise = torch.randn(latents.shape, generator=sampling.generator, device=latents.device)",
+        "DDPM's fresh noise is drawn where the latents are. The generator is one of the processor; draw_noise draws "
+        "there, so that a seed gives the same picture everywhere.",
     ),
 ]

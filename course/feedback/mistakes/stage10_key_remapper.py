@@ -4,6 +4,67 @@ from course.feedback.mistakes import Mistake
 
 MISTAKES = [
     Mistake(
+        "number-of-levels-from-the-first-name",
+        "    last = max(int(",
+        "    last = next(int(",
+        "the highest level of the decoder is taken from the first name. Names may come in any order: take the largest.",
+    ),
+    Mistake(
+        "period-from-the-first-name",
+        "    period = min(int(",
+        "    period = next(int(",
+        "the number of blocks per level is taken from the first downsampling in the file. Names may come in any "
+        "order: take "
+        "the one with the smallest number.",
+    ),
+    Mistake(
+        "names-taken-off",
+        "    return {new_name(name): tensor for name, tensor in state_dict.items()}",
+        "    return {new_name(name): state_dict.pop(name) for name in list(state_dict)}",
+        "remap_unet takes the tensors off the dictionary that it is given. It belongs to the caller.",
+    ),
+    Mistake(
+        "square-weights-transposed",
+        "            wanted[name].copy_(tensor)",
+        "            wanted[name].copy_(tensor.T if tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1] else "
+        "tensor)",
+        "square matrices are transposed. They fit either way, so no shape tells.",
+    ),
+    Mistake(
+        "transposed-where-that-fits",
+        """\
+        if name in wanted and tensor.shape != wanted[name].shape
+    ]
+""",
+        """\
+        if name in wanted and tensor.shape not in (wanted[name].shape, wanted[name].shape[::-1])
+    ]
+    state_dict = {n: t.T if n in wanted and t.shape != wanted[n].shape else t for n, t in state_dict.items()}
+""",
+        "a matrix that fits only when it is transposed is transposed. It is a tensor of the wrong shape.",
+    ),
+    Mistake(
+        "position-ids-let-through",
+        '    problems += [f"unexpected {name}" for name in state_dict if name not in wanted]\n',
+        """\
+    state_dict = {name: tensor for name, tensor in state_dict.items() if not name.endswith("position_ids")}
+    problems += [f"unexpected {name}" for name in state_dict if name not in wanted]
+""",
+        "load_weights passes over position_ids. split_checkpoint has left them out already; whatever else comes is "
+        "unexpected.",
+    ),
+    Mistake(
+        "loaded-only-once",
+        "    wanted = model.state_dict()\n",
+        """\
+    if getattr(model, "loaded", False):
+        return
+    model.loaded = True
+    wanted = model.state_dict()
+""",
+        "a model that has been loaded is passed over. A second checkpoint then has no effect.",
+    ),
+    Mistake(
         "raw-weights",
         "            selected[name] = state_dict[average]\n",
         "            pass\n",
@@ -444,5 +505,11 @@ MISTAKES = [
         'f"wrong shape {name}: the model has {tuple(wanted[name].shape)}, the checkpoint {tuple(tensor.shape)}"',
         'f"wrong shape {name}"',
         "the error names a tensor of the wrong shape, but not the two shapes.",
+    ),
+    Mistake(
+        "averages-copied-as-a-dict",
+        "selected = dict(state_dict)",
+        "selected = state_dict.copy()",
+        "select_ema calls state_dict.copy(). A Mapping need not have that; dict(state_dict) makes a copy of any.",
     ),
 ]

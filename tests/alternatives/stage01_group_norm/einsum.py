@@ -9,7 +9,7 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
     n = z.shape[2] * z.shape[3]
     z = z - torch.einsum("bgcp->bg", z)[:, :, None, None] / n
     deviation = (torch.einsum("bgcp,bgcp->bg", z, z) / n + eps).sqrt()
-    factor = torch.ones(c, dtype=z.dtype) if weight is None else weight.to(z.dtype)
+    factor = torch.ones(c, dtype=z.dtype, device=z.device) if weight is None else weight.to(z.dtype)
     scale = factor.view(1, num_groups, -1) / deviation.unsqueeze(-1)
     y = torch.einsum("bgcp,bgc->bgcp", z, scale)
     if bias is not None:

@@ -4,6 +4,7 @@
 class MultiHeadAttention(MultiHeadAttention):
     def forward(self, x, context=None, mask=None):
         context = x if context is None else context
+        mask = mask[:, 0] if mask is not None and mask.ndim == 4 else mask
         size = self.to_q.out_features // self.num_heads
         heads = []
         for head in range(self.num_heads):

@@ -3,10 +3,8 @@
 
 def timestep_embedding(timesteps, channels, max_period=10000.0):
     dtype = torch.promote_types(torch.float32, timesteps.dtype) if timesteps.is_floating_point() else torch.float32
-    steps = torch.linspace(0, 1, channels // 2 + 1, dtype=torch.float64)[:-1]
-    angles = timesteps.to(torch.float64).unsqueeze(1) * torch.pow(max_period, -steps).to(timesteps.device)
-    if dtype == torch.float32:
-        angles = angles.to(dtype)
+    steps = torch.linspace(0, 1, channels // 2 + 1, dtype=dtype)[:-1]
+    angles = timesteps.to(dtype).unsqueeze(1) * torch.pow(max_period, -steps).to(timesteps.device)
     waves = torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
     return waves.transpose(1, 2).flatten(1)
 

@@ -4,7 +4,7 @@
 class NoiseSchedule(NoiseSchedule):
     def add_noise(self, original, noise, timesteps):
         table = torch.stack([self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()])
-        signal, sigma = table.to(original.device)[:, timesteps.to(original.device)].to(original.dtype)
+        signal, sigma = table.to(original.dtype).to(original.device)[:, timesteps.to(original.device)]
         while signal.ndim < original.ndim:
             signal, sigma = signal.unsqueeze(-1), sigma.unsqueeze(-1)
         return original * signal + noise * sigma
