@@ -82,8 +82,9 @@ def test_pictures_are_sorted_by_what_one_sees(right, kind):
 
 
 def test_what_shows_something_else(right):
-    measured = museum.measure(changed("damaged", right), right)
+    measured = replace(museum.measure(changed("damaged", right), right), edges=1.0)
     assert museum.room_of(measured, as_asked=False) == "another"
+    assert museum.room_of(replace(measured, edges=1.5), as_asked=False) == "damaged"
     assert museum.room_of(replace(measured, apart=0.001), as_asked=False) == "hardly"
 
 
