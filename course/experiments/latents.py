@@ -52,8 +52,8 @@ def run(lab: Lab) -> Result:
     contrast = float(straight.std() / one_prompt[count // 2].std())
     text = (
         f"On the circle between two noises {kept:.0%} of {count} pictures show '{FREE}'. The ground, of which this "
-        f"prompt says nothing, changes {changes['ground']} times and the time of day {changes['time']} times. Half way "
-        f"on the straight line the noise is shorter, and the picture has {contrast:.0%} of the contrast of "
+        f"prompt says nothing, changes {times(changes['ground'])} and the time of day {times(changes['time'])}. Half "
+        f"way on the straight line the noise is shorter, and the picture has {contrast:.0%} of the contrast of "
         "the one on the circle. Between the prompts, the judge sees the first prompt's "
         + ", ".join(f"{NAMES[name]} up to {last[name]:.0%} of the way" for name in NAMES)
         + f". The largest of the {count - 1} steps, {float(steps[jump]) / float(steps.mean()):.1f} times the mean, is "
@@ -63,6 +63,10 @@ def run(lab: Lab) -> Result:
     answer = 0 if of_one["colour"][middle] else 1 if of_other["colour"][middle] else 2
     figure = draw(lab, one_prompt, one_noise)
     return Result(figure, text, answer, film(lab, one_prompt, one_noise))
+
+
+def times(count: int) -> str:
+    return f"{count} time{'s' * (count != 1)}"
 
 
 def on_the_circle(one: Tensor, other: Tensor, w: float) -> Tensor:

@@ -49,8 +49,8 @@ def run(lab: Lab) -> Result:
     enough = {name: next((c for c, s in zip(judged_counts, right[name]) if s >= 0.9), None) for name in samplers}
     last, middle = len(counts) - 1, max(i for i, c in enumerate(counts) if c <= 10)
     text = (
-        f"At least nine of ten pictures are right, of {len(scenes)} prompts, "
-        + ", ".join(f"from {enough[s] or 'more than ' + str(judged_counts[-1])} steps on with {s}" for s in samplers)
+        f"At least nine of ten pictures, of {len(scenes)} prompts, are right from so many steps on: "
+        + ", ".join(f"{enough[s] or 'more than ' + str(judged_counts[-1])} with {s}" for s in samplers)
         + f". After {counts[middle]} steps the pixels are {errors['ddim'][middle]:.1%} of their range (root mean "
         f"square) from the picture of 500 steps with ddim and {errors['dpm++2m'][middle]:.1%} with dpm++2m, after "
         f"{counts[last]} steps {errors['ddim'][last]:.1%} and {errors['dpm++2m'][last]:.1%}. A single step of ddim "
