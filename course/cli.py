@@ -72,7 +72,7 @@ COMMANDS = (
     Command("check", "tools.check:check", "the repo's own tests, against solutions/",
             (("", "the repo's own tests, against solutions/ (SLOW=1: the slow ones too)"),)),
     Command("mutants", "tools.mutants:mutants", "do the tests notice every known mistake?",
-            (("", "do the tests notice every known mistake, and name no other? (STAGE=3: those of that stage)"),)),
+            (("", "do the tests notice every known mistake, and name no other? (STAGE=3: that one)"),)),
     Command("mutation", "tools.mutation:mutation", "do the tests notice any small change of a solution?",
             (("", "do they notice any small change? (STAGE=3; wants one more package, which it names)"),)),
     Command("train", "course.training.command:train", "train the small model",
@@ -84,6 +84,7 @@ COMMANDS = (
     Command("weights", "course.draw.weights:weights", "fetch Stable Diffusion 1.5 (4 GB)",
             (("", "fetch Stable Diffusion 1.5 (4 GB), to draw with CHECKPOINT=checkpoints/sd15/..."),)),
     Command("bench", "tools.bench:bench", "speed and memory against diffusers"),
+    Command("gpu-report", "tools.gpu_report:report", "all checks and figures of a new GPU, in one file"),
     Command("latency", "tools.latency:latency", "how long a verdict takes, with make test and with make watch"),
     Command("stubs", "course.core.workspace:stubs", "make exercises/ anew out of solutions/", (), ANYWHERE),
 )

@@ -150,10 +150,11 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     A layer that has LoRAs around it already is there once, under its own name, with all of them.
     """
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, (nn.Linear, nn.Conv2d, LoRA)) and not inside:
+    outer = "none"
+    for name, module in model.named_modules():  # what is inside of a module comes right behind it
+        if isinstance(module, (nn.Linear, nn.Conv2d, LoRA)) and not name.startswith(f"{outer}."):
             found[name] = module
+            outer = name
     return found
 
 
@@ -368,22 +369,23 @@ def apply_lora(unet: UNet, text_encoder: CLIPTextEncoder, updates: Updates, stre
     return loras
 
 
-def lora_state_dict(unet: nn.Module) -> dict[str, Tensor]:
-    """Given: the U-Net's LoRAs as a file holds them, in kohya's way of writing, which most programs read.
+def lora_state_dict(unet: nn.Module, text_encoder: nn.Module) -> dict[str, Tensor]:
+    """Given: the LoRAs of both models as a file holds them, in kohya's way of writing, which most programs read.
 
     Args:
-        unet: with one LoRA around some of its layers, not merged.
+        unet, text_encoder: with one LoRA around some of their layers, not merged.
 
     Returns:
         For each of them lora_down.weight, lora_up.weight and alpha (its scale times its rank).
     """
     tensors = {}
-    for name, lora in layers_of(unet).items():
-        if isinstance(lora, LoRA):
-            stem = "lora_unet_" + published_name(name).replace(".", "_")
-            tensors[f"{stem}.lora_down.weight"] = lora.down.weight.detach()
-            tensors[f"{stem}.lora_up.weight"] = lora.up.weight.detach()
-            tensors[f"{stem}.alpha"] = torch.tensor(lora.scale * len(lora.down.weight))
+    for prefix, model in (("lora_unet_", unet), ("lora_te_", text_encoder)):
+        for name, lora in layers_of(model).items():
+            if isinstance(lora, LoRA):
+                stem = prefix + published_name(name).replace(".", "_")
+                tensors[f"{stem}.lora_down.weight"] = lora.down.weight.detach()
+                tensors[f"{stem}.lora_up.weight"] = lora.up.weight.detach()
+                tensors[f"{stem}.alpha"] = torch.tensor(lora.scale * len(lora.down.weight))
     return tensors
 
 

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +14,10 @@ from course.core.stages import short_path
 
 BELL = getattr(signal, "SIGALRM", signal.SIGTERM)  # what a timer sends, or a thread where the system has no timers
 PATIENCE = 6  # code that hardly gets to run, on a busy machine or because it waits, may take so many times as long
+
+
+MOST_RAISED = 3  # code that still runs after so many Stuck catches them
+give_up: Callable[[], object] | None = None  # what is then done about it, if anything can be
 
 
 class Stuck(BaseException):
@@ -27,10 +31,15 @@ def limited(seconds: float, path: Path | None = None, patience: float = PATIENCE
     With waiting it may take `patience` times as long.
     """
     started, computed = time.monotonic(), time.process_time()
+    raised = 0
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if time.process_time() - computed < seconds and time.monotonic() - started < patience * seconds:
             return  # the bell rings again
+        nonlocal raised
+        raised += 1
+        if raised > MOST_RAISED and give_up:
+            give_up()
         inside = (f for f, _ in traceback.walk_stack(frame) if path and f.f_code.co_filename == str(path))
         here = next(inside, None)
         place = f"{short_path(path)}:{here.f_lineno}: " if path and here else ""

@@ -46,10 +46,11 @@ class Rule:
         if self.choices:
             return f"choose {', '.join(self.choices[:-1])} or {self.choices[-1]}"
         usual = f" ({self.usual} is usual)" if self.usual else ""
-        if self.above is not None:
-            return f"choose a number above {self.above:g}" + (f", up to {self.most:g}" if self.most else "") + usual
-        if self.least is not None:
-            return f"choose {self.least:g}" + (f" to {self.most:g}" if self.most is not None else " or more") + usual
+        least, most, above = (None if n is None else shortened(n) for n in (self.least, self.most, self.above))
+        if above is not None:
+            return f"choose a number above {above}" + (f", up to {most}" if most else "") + usual
+        if least is not None:
+            return f"choose {least}" + (f" to {most}" if most is not None else " or more") + usual
         return ""
 
     def allows(self, value: Any) -> bool:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from course.core.messages import Refusal
+from course.core.messages import Refusal, printable
 from course.core.stages import short_path
 
 
@@ -34,11 +34,6 @@ def closed_early() -> int:
 def fancy() -> bool:
     """Whether standard output is a terminal where colours and a moving cursor are welcome."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def printable(text: str) -> str:
-    """The text with control characters escaped, but for tabs and new lines: no file tells the terminal what to do."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def sentence(error: BaseException) -> str:

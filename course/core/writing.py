@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from course.core.messages import Refusal
 from course.core.stages import short_path
+
+FULL = 2**16  # bytes; a disk with less than that is full
 
 
 @contextlib.contextmanager
@@ -31,6 +34,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise Refusal(f"{short_path(path)} cannot be written: {error.strerror or error}.") from None
+    except Exception as error:  # torch and safetensors have errors of their own for a full disk
+        if "No space left" in str(error) or shutil.disk_usage(path.parent).free < FULL:
+            raise Refusal(f"{short_path(path)} cannot be written: No space left on device.") from None
+        raise
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -46,11 +46,12 @@ PART = "CHECKPOINT names one file that holds U-Net, VAE and text encoder"
 # A pattern that is found in a name of the file -> what the file is, and what to do instead. The first one counts.
 KINDS = (
     (r"^base_model\.model\.", "an adapter of the library PEFT", ADDITION),
-    (r"lora[_.]|\.(hada|lokr)_", "a LoRA", ADDITION),
+    (r"\.(hada|lokr)_", "a LyCORIS adapter", ADDITION),
+    (r"lora[_.]", "a LoRA", "LORA names it, and CHECKPOINT the checkpoint that it goes on top of"),
     (r"^(ip_adapter|image_proj)(\.|$)", "an IP-Adapter", ADDITION),
     (r"^(emb_params|string_to_param|string_to_token)$", "a textual inversion", ADDITION),
     (r"^control_model\.|^controlnet_", "a ControlNet", ADDITION),
-    (r"motion_modules\.", "a motion module of AnimateDiff", ADDITION),
+    (r"motion_modules\.", "a file of motion modules", "MOTION names it, and CHECKPOINT a checkpoint"),
     (r"\.time_(stack|mixer)\.", "a Stable Video Diffusion checkpoint", OTHER),
     (r"^conditioner\.embedders\.", "an SDXL checkpoint", OTHER),
     (r"^cond_stage_model\.model\.", "a Stable Diffusion 2.x checkpoint", OTHER),

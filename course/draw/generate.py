@@ -15,9 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from course.core.assemble import Blocks, for_generating
-from course.core.messages import Refusal
+from course.core.messages import Refusal, printable
 from course.core.options import expanded
-from course.core.screen import printable
 from course.core.stages import ENCORE, PIPELINE, ROOT, short_path
 from course.core.threads import waiting
 from course.core.writing import check_writable
@@ -138,6 +137,7 @@ def say_mistake(name: str | None) -> None:
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     from course.draw import checkpoint as ckpt
     from course.draw import pictures
+    from course.draw.engine import check_engine
     from course.draw.speed import check_compiler
 
     started = time.perf_counter()
@@ -151,6 +151,7 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if settings.dtype == "auto" and device.type == "cpu":
         why = f" ({ckpt.why_dtype(dtype)})"
         settings.dtype = name  # for FROM: on another processor it would be another one
+    check_engine(settings.engine, device, dtype, settings.compile)
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor
@@ -165,7 +166,8 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
     model = build_model(blocks, opened, device, dtype, settings)
     opened.tensors = {}  # the file is closed while it draws
-    print(f"{short_path(opened.path)} on {device}, {name}{why}, loaded in {time.perf_counter() - started:.1f} s")
+    name += why if settings.engine == "torch" else f"{why} with OpenVINO"
+    print(f"{short_path(opened.path)} on {device}, {name}, loaded in {time.perf_counter() - started:.1f} s")
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
 
@@ -197,10 +199,14 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
 
 def build_model(blocks, opened, device, dtype, settings: Settings):
     """The open checkpoint as a StableDiffusion (stage 9) that draws fast; notes what it cannot do as asked for."""
+    import torch
+
     from course.draw.checkpoint import build
+    from course.draw.engine import use_openvino
     from course.draw.speed import speed_up
 
-    model = build(blocks, opened, device, dtype, settings.ema)
+    engine = settings.engine == "openvino"
+    model = build(blocks, opened, device, torch.float32 if engine else dtype, settings.ema)
     if settings.ema and not opened.has_ema:
         print("Note: the checkpoint has no EMA weights; its only U-Net weights are used.")
     if settings.lora:
@@ -215,7 +221,10 @@ def build_model(blocks, opened, device, dtype, settings: Settings):
         put_motion(blocks, model, opened.config, path, settings.frames, device)
     warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
     warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
-    speed_up(model, device, dtype, settings.compile)
+    if engine:
+        use_openvino(model, dtype)
+    else:
+        speed_up(model, device, dtype, settings.compile)
     return model
 
 

@@ -53,6 +53,11 @@ class Settings(Options):
     mistake: str | None = option(
         None, "draws with a mistake in one stage, such as stage08/betas-not-squared; docs/mistakes.md shows them"
     )
+    engine: str = option(
+        "torch",
+        "what runs U-Net and decoder: torch; or openvino, if installed: faster on a processor, but slow to start",
+        choices=("torch", "openvino"),
+    )
     lora: str | None = option(
         None, "LoRA file to draw with, or FILE:0.8 for that strength; several with commas between them"
     )

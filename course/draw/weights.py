@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from course.core.messages import Refusal, first_line
 from course.core.options import Options, option
@@ -51,6 +52,11 @@ def fetch(name: str, target: Path, repository: str) -> None:
     try:
         stated = get_hf_file_metadata(url)
         expected = stated.etag if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", stated.etag or "") else None
+        if expected is None and name not in TOKENIZER:
+            raise Refusal(
+                f"{urlsplit(url).netloc} states no hash of {name}, as the Hugging Face hub does for large files: "
+                "is there a login page in between? It was not fetched."
+            )
         same_size = target.is_file() and target.stat().st_size == stated.size
         if same_size and (expected is None or hash_of(target, expected) == expected):
             print(f"{short_path(target)} is there already.")

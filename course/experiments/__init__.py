@@ -27,6 +27,7 @@ EXPERIMENTS = {
     "attention": 3,
     "vae": 5,
     "tokens": 6,
+    "blocks": 7,
     "betas": 8,
     "jump": 8,
     "steps": 8,
@@ -44,6 +45,7 @@ EXPERIMENTS = {
 class ExperimentOptions(Options):
     name: str | None = option(None, "which one (default: list them); all: every one, into docs/gallery.md")
     gallery: bool = option(False, "into docs/gallery.md instead of outputs/")
+    train: bool = option(False, "NAME=blocks: also train its small U-Nets again, for some minutes")
     out: Path | None = option(None, "folder for the pictures (default: outputs/)")
     blocks: str = like(Settings, "blocks", "auto")
     checkpoint: str | None = like(Settings, "checkpoint", None)
@@ -59,6 +61,8 @@ def experiment(options: ExperimentOptions) -> int:
         return 0
     if options.name not in (*EXPERIMENTS, "all"):
         raise Refusal(f"There is no experiment {options.name!r}: choose {', '.join(EXPERIMENTS)} or all.")
+    if options.train and options.name != "blocks":
+        raise Refusal("TRAIN=1 belongs to NAME=blocks: no other experiment trains again what ships.")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     blocks = None
     try:
@@ -89,6 +93,10 @@ def carry_out(blocks: Any, options: ExperimentOptions) -> None:
 
     everything = options.name == "all"
     lab = Lab(blocks, options.checkpoint or TINY, options.tokenizer, options.device, short=options.short)
+    if options.train:
+        from course.experiments import small_unets
+
+        small_unets.train(lab)
     for name in EXPERIMENTS if everything else [str(options.name)]:
         found = module(name)
         guess = None if everything else ask(found.QUESTION)

@@ -77,10 +77,10 @@ def schedules(lab: Lab) -> dict[str, Tensor]:
 
 def brightness(lab: Lab) -> tuple[dict[str, list[Tensor]], dict[str, list[float]]]:
     """For bright and dark scenes, pictures and their mean level (0 ... 1): illustrated, drawn, drawn with the trace."""
-    things = ("house", "car", "boat", "cat", "castle", "tree")[: lab.pick(6, 2)]
+    things = ("house", "car", "boat", "cat")[: lab.pick(4, 2)]
     kinds = {"bright": ("white", "snow", "day"), "dark": ("blue", "city", "night")}
     schedule, drawn, levels = lab.model.schedule, {}, {}
-    sampling = lab.blocks[9].Sampling(lab.pick(20, 2), lab.opened.config.guidance_scale)
+    sampling = lab.blocks[9].Sampling(lab.pick(15, 2), lab.opened.config.guidance_scale)
     last = schedule.num_train_timesteps - 1
     timesteps = [last, *lab.blocks[9].timesteps_for(schedule, sampling)[1:]]
     for kind, (colour, ground, time) in kinds.items():

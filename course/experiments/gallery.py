@@ -87,7 +87,7 @@ def write_film(result: Result, path: Path) -> None:
         return
     first, *rest = result.film
     with whole_file(path) as temporary:
-        first.save(temporary, "WEBP", save_all=True, append_images=rest, duration=120, loop=0, quality=80, method=6)
+        first.save(temporary, "WEBP", save_all=True, append_images=rest, duration=160, loop=0, quality=80, method=6)
 
 
 def write_text(folder: Path) -> Path:

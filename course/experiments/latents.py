@@ -24,32 +24,36 @@ QUESTION = Question(
     "Half way between two prompts, in the mean of their contexts, what is the colour of the thing?",
     ("the first prompt's", "the second prompt's", "another one, or neither clearly"),
 )
+FREE = "a red house"  # leaves ground and time to the noise
 ONE = Scene((Thing("house", "red"),), "meadow", "day", "big", "centre")
 OTHER = Scene((Thing("castle", "blue"),), "snow", "night", "big", "centre")
-SHOWN = 8
+SHOWN = 9
 
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    count = lab.pick(25, 5)
+    count = lab.pick(17, 5)
     places = numpy.linspace(0, 1, count)
     noises = lab.noise(7), lab.noise(11)
-    first, second = (lab.context(plain_prompt(scene)) for scene in (ONE, OTHER))
+    free, first, second = (lab.context(text) for text in (FREE, plain_prompt(ONE), plain_prompt(OTHER)))
     between = torch.cat([on_the_circle(*noises, float(w)) for w in places])
-    one_prompt = walk(lab, between, first.expand(count, -1, -1))
+    one_prompt = walk(lab, between, free.expand(count, -1, -1))
     mixed = torch.cat([(1 - float(w)) * first + float(w) * second for w in places])
     one_noise = walk(lab, noises[0].expand(count, -1, -1, -1), mixed)
-    straight = walk(lab, (noises[0] + noises[1]) / 2, first)
+    straight = walk(lab, (noises[0] + noises[1]) / 2, free)
 
-    right = lab.hits(one_prompt, [ONE] * count)
+    hits, read = lab.hits(one_prompt, [ONE] * count), lab.read(one_prompt)
+    kept = float((hits["object"] * hits["colour"]).mean())
+    changes = {name: int((read[name].diff() != 0).sum()) for name in ("ground", "time")}
     of_one, of_other = (lab.hits(one_noise, [scene] * count) for scene in (ONE, OTHER))
     last = {name: float(places[max(int(of_one[name].sum()) - 1, 0)]) for name in NAMES}
     steps = (one_noise[1:] - one_noise[:-1]).square().flatten(1).mean(1).sqrt() / 2
     jump = int(steps.argmax())
     contrast = float(straight.std() / one_prompt[count // 2].std())
     text = (
-        f"On the circle between two noises {float(right['all four'].mean()):.0%} of {count} pictures are right. "
-        f"Half way on the straight line the noise is shorter, and the picture has {contrast:.0%} of the contrast of "
+        f"On the circle between two noises {kept:.0%} of {count} pictures show '{FREE}'. The ground, of which this "
+        f"prompt says nothing, changes {times(changes['ground'])} and the time of day {times(changes['time'])}. Half "
+        f"way on the straight line the noise is shorter, and the picture has {contrast:.0%} of the contrast of "
         "the one on the circle. Between the prompts, the judge sees the first prompt's "
         + ", ".join(f"{NAMES[name]} up to {last[name]:.0%} of the way" for name in NAMES)
         + f". The largest of the {count - 1} steps, {float(steps[jump]) / float(steps.mean()):.1f} times the mean, is "
@@ -61,6 +65,10 @@ def run(lab: Lab) -> Result:
     return Result(figure, text, answer, film(lab, one_prompt, one_noise))
 
 
+def times(count: int) -> str:
+    return f"{count} time{'s' * (count != 1)}"
+
+
 def on_the_circle(one: Tensor, other: Tensor, w: float) -> Tensor:
     """From one noise (w = 0) to the other (w = 1), with the length of noise all the way."""
     cosine = float((one * other).sum() / (one.norm() * other.norm()))
@@ -70,7 +78,7 @@ def on_the_circle(one: Tensor, other: Tensor, w: float) -> Tensor:
 
 def walk(lab: Lab, noise: Tensor, context: Tensor) -> Tensor:
     """Pictures from noises and contexts."""
-    sampling = lab.blocks[9].Sampling(lab.pick(15, 2), lab.opened.config.guidance_scale, "dpm++2m")
+    sampling = lab.blocks[9].Sampling(lab.pick(12, 2), lab.opened.config.guidance_scale, "dpm++2m")
     timesteps = lab.blocks[9].timesteps_for(lab.model.schedule, sampling)
     none = lab.context("").expand(len(noise), -1, -1)
     latents = noise
@@ -85,9 +93,10 @@ def draw(lab: Lab, one_prompt: Tensor, one_noise: Tensor) -> Figure:
     figure = new_figure(height=2.9)
     axes = figure.subplots()
     labels = [f"{100 * i / (len(one_prompt) - 1):.0f} %" for i in picks]
-    grid(axes, rows, ["between\ntwo noises", "between\ntwo prompts"], labels)
+    grid(axes, rows, ["between two\nnoises", "between two\nprompts"], labels)
     axes.tick_params(labelsize=11)
-    axes.set_xlabel(f"first prompt: '{plain_prompt(ONE)}'; second: '{plain_prompt(OTHER)}'", fontsize=10.5)
+    one, other = plain_prompt(ONE), plain_prompt(OTHER)
+    axes.set_xlabel(f"above: '{FREE}'; below: from '{one}' to '{other}'", fontsize=10.5)
     return figure
 
 

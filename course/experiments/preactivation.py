@@ -64,7 +64,7 @@ class Stack(nn.Module):
 
 
 def run(lab: Lab) -> Result:
-    count, steps = lab.pick(1500, 12), lab.pick(120, 3)
+    count, steps = lab.pick(1200, 12), lab.pick(100, 3)
     scenes = lab.scenes_to_draw(count, seed=15)
     images = F.interpolate(lab.illustrated(scenes), size=(SIDE, SIDE), mode="area")
     labels = truth(scenes)["colour"]

@@ -27,8 +27,8 @@ MOST_JUDGED = 20
 def run(lab: Lab) -> Result:
     samplers = lab.blocks[9].SAMPLERS
     counts = lab.pick(COUNTS, COUNTS[:3])
-    scenes = lab.scenes_to_draw(lab.pick(6, 2), seed=5)
-    compared = lab.pick(2, 1)
+    scenes = lab.scenes_to_draw(lab.pick(4, 2), seed=5)
+    compared = 1
     prompts = lab.prompts(scenes)
     limit = lab.draw(prompts[:compared], seed=40, steps=lab.pick(500, 4)).cpu().clamp(-1, 1)
 
@@ -49,8 +49,8 @@ def run(lab: Lab) -> Result:
     enough = {name: next((c for c, s in zip(judged_counts, right[name]) if s >= 0.9), None) for name in samplers}
     last, middle = len(counts) - 1, max(i for i, c in enumerate(counts) if c <= 10)
     text = (
-        f"At least nine of ten pictures are right, of {len(scenes)} prompts, "
-        + ", ".join(f"from {enough[s] or 'more than ' + str(judged_counts[-1])} steps on with {s}" for s in samplers)
+        f"At least nine of ten pictures, of {len(scenes)} prompts, are right from so many steps on: "
+        + ", ".join(f"{enough[s] or 'more than ' + str(judged_counts[-1])} with {s}" for s in samplers)
         + f". After {counts[middle]} steps the pixels are {errors['ddim'][middle]:.1%} of their range (root mean "
         f"square) from the picture of 500 steps with ddim and {errors['dpm++2m'][middle]:.1%} with dpm++2m, after "
         f"{counts[last]} steps {errors['ddim'][last]:.1%} and {errors['dpm++2m'][last]:.1%}. A single step of ddim "
@@ -86,11 +86,12 @@ def draw(
     left.set_ylabel("all four right (%)", fontsize=11)
     middle.set_ylabel("distance from\n500 steps (%)", fontsize=11)
     middle.set_yscale("log")
+    middle.set_yticks([0.5, 1, 2, 5, 10, 20, 40], ["0.5", "1", "2", "5", "10", "20", "40"])
     for axes in (left, middle):
         axes.set_xscale("log")
         axes.set_xticks(judged if axes is left else counts, [str(c) for c in (judged if axes is left else counts)])
         axes.minorticks_off()
         axes.set_xlabel("steps", fontsize=11)
-        axes.legend(fontsize=10)
+        axes.legend(fontsize=10, loc="lower right" if axes is left else "upper right")
         axes.grid(alpha=0.3)
     return figure

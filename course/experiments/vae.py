@@ -36,15 +36,15 @@ def run(lab: Lab) -> Result:
 
     best = {name: int(row.argmax()) for name, row in held.items()}
     strongest = ", ".join(
-        f"{name} is best seen in latent {best[name] + 1} ({float(row.max()):.0%} of its variance)"
-        for name, row in held.items()
+        f"{name} in latent {best[name] + 1} ({float(row.max()):.0%} of its variance)" for name, row in held.items()
     )
     worst = max(range(len(BANDS)), key=lambda i: losses["VAE"][i])
     text = (
-        f"Over {len(images)} pictures: {strongest}. Pictures come back from the VAE at {psnr['VAE']:.1f} dB; made "
-        f"smaller until they have as few numbers, and enlarged again, at {psnr['made smaller']:.1f} dB. Of detail of "
-        + ", ".join(f"{name} the VAE loses {losses['VAE'][i]:.0%}" for i, name in enumerate(BANDS))
-        + " (of its energy)."
+        f"In {len(images)} pictures one sees {strongest} the best. Pictures come back from the VAE at "
+        f"{psnr['VAE']:.1f} dB; made smaller until they have as few numbers, and enlarged again, at "
+        f"{psnr['made smaller']:.1f} dB. The VAE loses "
+        + ", ".join(f"{losses['VAE'][i]:.0%} of the energy of detail of {name}" for i, name in enumerate(BANDS))
+        + "."
     )
     answer = 0 if worst == 0 else 2 if worst == len(BANDS) - 1 else 1
     return Result(draw(lab, images, latents, returned, small, held, losses), text, answer)

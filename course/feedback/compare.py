@@ -105,7 +105,12 @@ def check(
 def evaluated(call: str, given: Mapping[str, Any]) -> Callable[[ModuleType], Any]:
     """A function of a module that makes the call with the names of the module and the given ones."""
     code = compile(call, f"<{call}>", "eval")
-    return lambda module: eval(code, {**vars(module), **given})
+
+    def call_it(module: ModuleType) -> Any:  # with new dictionaries each time, since a call may take things off them
+        values = {name: dict(value) if type(value) is dict else value for name, value in given.items()}
+        return eval(code, {**vars(module), **values})
+
+    return call_it
 
 
 def difference(actual: Any, expected: Any, tolerance: float) -> str:

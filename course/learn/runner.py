@@ -18,6 +18,7 @@ from typing import Any
 from course.core.stages import ROOT, Stage, exercises_folder, short_path
 
 CAN_FORK = sys.platform == "linux" and hasattr(os, "fork") and os.environ.get("COURSE_FORK") != "0"
+CATCHES_ALL = 86  # the exit code after a test whose code catches what is raised to end it
 LONGEST_TEST = 120  # seconds; the tests' own limits come first, unless code that is not Python's is stuck
 News = dict[str, Any]
 
@@ -134,5 +135,7 @@ def cause_of_death(code: int, seconds: float) -> str:
     """Why a process ended in the middle of a test, which took so long."""
     if seconds >= LONGEST_TEST:
         return f"The test was stopped after {LONGEST_TEST} seconds: is there a loop that never ends?"
+    if code == CATCHES_ALL:
+        return "The test never ended: is there a loop that never ends, in a `try` that catches every exception?"
     how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
     return f"The test ended its process ({how})." + (" Was there no memory left?" if how == "SIGKILL" else "")

@@ -42,9 +42,10 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from course.core import limits
 from course.core.stages import ROOT, find_stage
 from course.core.stubs import exercise_numbers
-from course.learn.runner import CAN_FORK, LONGEST_TEST, News, cause_of_death
+from course.learn.runner import CAN_FORK, CATCHES_ALL, LONGEST_TEST, News, cause_of_death
 
 MOST_WORKERS = 8
 PATIENCE = 0.3  # seconds that a failure waits for an earlier test, which may say more
@@ -274,6 +275,7 @@ def work(request: dict[str, Any], items: list[pytest.Item], indices: Iterable[in
     """Runs tests, until a failure ends the run."""
     from course.feedback import diagnosis
 
+    limits.give_up = lambda: os._exit(CATCHES_ALL)
     os.environ["COURSE_EXERCISES"] = request["folder"]
     diagnosis.left = request.get("diagnose", 1)
     diagnosis.off = diagnosis.left == 0

@@ -87,4 +87,11 @@ QUESTIONS = {
         ),
         0,
     ),
+    13: (
+        Question(
+            "Each frame of a film gets a row of sines and cosines. How do the rows of two neighbours differ?",
+            ("in all channels alike", "in the fast channels; the slow ones are nearly equal", "not at all"),
+        ),
+        1,
+    ),
 }

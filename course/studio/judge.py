@@ -9,6 +9,7 @@ It also knows halves in which no thing stands, or but a part of one.
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,13 @@ from tqdm import tqdm
 
 from course.core.weights import fill
 from course.core.writing import whole_file
+from course.scenes.objects import UNKNOWN
 from course.scenes.scenes import COLOURS, GROUNDS, OBJECTS, TIMES, Scene, draw_scene, sample_scene
 
 ATTRIBUTES = {"object": OBJECTS, "colour": COLOURS, "ground": GROUNDS, "time": TIMES}
 SIZE = 64  # pixels; larger pictures are made smaller
 NOTHING = "nothing"  # in a half of a picture: not one whole thing
+NEW_ATTRIBUTES = ATTRIBUTES | {"object": (*OBJECTS, *UNKNOWN)}
 HALF_ATTRIBUTES = ATTRIBUTES | {"object": (*OBJECTS, NOTHING)}
 IGNORED = -100  # the colour of nothing; torch's cross-entropy leaves it out
 
@@ -57,12 +60,12 @@ class Judge(nn.Module):
         return {name: scores.argmax(dim=1) for name, scores in self(images).items()}
 
 
-def truth(scenes: list[Scene]) -> dict[str, Tensor]:
-    """What the scenes show, as indices into ATTRIBUTES; of single-object scenes."""
+def truth(scenes: list[Scene], attributes: dict[str, tuple[str, ...]] = ATTRIBUTES) -> dict[str, Tensor]:
+    """What the scenes show, as indices into the attributes; of single-object scenes."""
     rows = [(s.things[0].object, s.things[0].colour, s.ground, s.time) for s in scenes]
     return {
         name: torch.tensor([values.index(row[i]) for row in rows])
-        for i, (name, values) in enumerate(ATTRIBUTES.items())
+        for i, (name, values) in enumerate(attributes.items())
     }
 
 
@@ -87,6 +90,21 @@ def train_judge(seed: int = 0, pictures: int = 5000, epochs: int = 5, batch: int
     labels = truth([scene for scene, _ in drawn])
     torch.manual_seed(seed)
     return fit(Judge(), as_tensor([image for _, image in drawn]), labels, rng, seed, epochs, batch)
+
+
+def sample_new(rng: random.Random) -> Scene:
+    """A scene with one of the things that the model was not trained on."""
+    scene = sample_single(rng, held_out=False)
+    return replace(scene, things=(replace(scene.things[0], object=rng.choice([*UNKNOWN])),))
+
+
+def train_new_judge(seed: int = 0, pictures: int = 5000, epochs: int = 5, batch: int = 50) -> Judge:
+    """A judge of pictures of which every eighth shows a thing that the model was not trained on."""
+    rng = random.Random(f"judge of new things {seed}")
+    scenes = [sample_new(rng) if i % 8 == 0 else sample_single(rng, held_out=i % 2 == 1) for i in range(pictures)]
+    drawn = [np.asarray(draw_scene(scene, rng, SIZE)) for scene in tqdm(scenes, "drawing for the judge of new things")]
+    torch.manual_seed(seed)
+    return fit(Judge(NEW_ATTRIBUTES), as_tensor(drawn), truth(scenes, NEW_ATTRIBUTES), rng, seed, epochs, batch)
 
 
 def halves(images: Tensor) -> Tensor:
@@ -159,6 +177,11 @@ def fit(
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     bar.close()
     return judge.eval()
+
+
+def load_new_judge(path: Path) -> Judge:
+    """The judge of new things in a file; it is trained now, and kept there, if there is none."""
+    return load_judge(path, Judge(NEW_ATTRIBUTES), train_new_judge)
 
 
 def load_half_judge(path: Path) -> Judge:

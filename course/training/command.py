@@ -49,7 +49,7 @@ class TrainOptions(Options):
     )
     batch: int | None = option(None, "samples per step and process", least=1)
     learning_rate: float | None = option(None, "at its peak", above=0)
-    seed: int = option(0, "of everything that is random")
+    seed: int = option(0, "of everything that is random", least=0, most=2**32 - 1)
     threads: int | None = option(None, "of the processor", least=1)
     blocks: str = like(Settings, "blocks", "auto", "whose stage 11; auto: yours if it is finished")
 

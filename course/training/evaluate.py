@@ -12,6 +12,7 @@
 - Novelty: how far generated pictures are from the nearest training picture, against fresh pictures of the illustrator.
 """
 
+import itertools
 import json
 import math
 import os
@@ -29,23 +30,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 from course.core.assemble import for_generating
+from course.core.messages import Refusal
 from course.core.options import Options, like, option
 from course.core.stages import short_path
 from course.core.writing import check_writable, whole_file
 from course.draw.checkpoint import TINY, build, choose_device, open_checkpoint
+from course.draw.lora import NEEDED_BY_LORA, add_loras, wanted_loras
 from course.draw.pictures import contact_sheet, write_png
 from course.draw.settings import Settings
 from course.scenes.captions import BIG_WORDS, caption, plain_prompt
 from course.scenes.examples import draw_example
-from course.scenes.scenes import Scene, draw_scene, sample_scene
+from course.scenes.objects import UNKNOWN
+from course.scenes.scenes import COLOURS, GROUNDS, TIMES, Scene, Thing, draw_scene, sample_scene
 from course.studio.judge import (
     ATTRIBUTES,
     HALF_ATTRIBUTES,
+    NEW_ATTRIBUTES,
     Judge,
     draw_single,
     halves,
     load_half_judge,
     load_judge,
+    load_new_judge,
     sample_pair,
     sample_single,
     truth,
@@ -71,6 +77,10 @@ class EvaluateOptions(Options):
     fresh: int = option(200, "fresh scenes to reconstruct and to compare with", least=2)
     compared: int = option(5000, "training pictures to compare with", least=1)
     raw: bool = option(False, "the U-Net's raw weights instead of the averaged ones")
+    lora: str | None = like(Settings, "lora", None)
+    new: str | None = option(
+        None, "a new thing that LORA has taught the model, to be measured too", choices=(*UNKNOWN,)
+    )
     sheet: Path | None = option(None, "PNG file for 60 pictures")
     json: Path | None = option(None, "file to write the figures to")
 
@@ -100,9 +110,9 @@ def generate(blocks, model, prompts: list[str], size: int, options) -> Tensor:
     return torch.cat(results)
 
 
-def share_right(judge, images: Tensor, scenes: list) -> dict[str, float]:
+def share_right(judge, images: Tensor, scenes: list, attributes=ATTRIBUTES) -> dict[str, float]:
     """How many pictures show what they should, for each attribute and for all four at once."""
-    read, wanted = judge.read(images), truth(scenes)
+    read, wanted = judge.read(images), truth(scenes, attributes)
     right = {name: read[name] == wanted[name] for name in ATTRIBUTES}
     shares = {name: float(hits.float().mean()) for name, hits in right.items()}
     return shares | {"all four": float(torch.stack(list(right.values())).all(dim=0).float().mean())}
@@ -114,6 +124,20 @@ def share_of_pairs(judge, images: Tensor, scenes: list[Scene]) -> dict[str, floa
     right = {name: (read[name] == wanted[name]).reshape(-1, 2).all(dim=1) for name in HALF_ATTRIBUTES}
     shares = {name: float(hits.float().mean()) for name, hits in right.items()}
     return shares | {"all four": float(torch.stack(list(right.values())).all(dim=0).float().mean())}
+
+
+def new_thing(blocks, model, options: EvaluateOptions, size: int) -> dict[str, dict[str, float]]:
+    """How many pictures of the new thing are right, in every colour, on every ground, at every time of day.
+
+    The judge that knows the thing lies beside the LoRA file; it is trained now if there is none.
+    """
+    assert options.lora and options.new
+    judge = load_new_judge(wanted_loras(options.lora)[0][0].with_name("new_judge.safetensors"))
+    plans = itertools.product(COLOURS, GROUNDS, TIMES)
+    scenes = [Scene((Thing(options.new, colour),), ground, time, "medium", "centre") for colour, ground, time in plans]
+    drawn = generate(blocks, model, [plain_prompt(scene) for scene in scenes], size, options)
+    shares = {"drawn": drawn, "illustrator": draw_all(scenes, random.Random(f"{SEED} {options.new}"), size)}
+    return {who: share_right(judge, images, scenes, NEW_ATTRIBUTES) for who, images in shares.items()}
 
 
 def lights(finder: LightFinder, images: Tensor, scenes: list[Scene]) -> dict[str, float]:
@@ -221,10 +245,14 @@ def small_training_set(count: int, size: int, seed: int = 0) -> Tensor:
 
 def measure(options: EvaluateOptions) -> dict:
     """All figures of a checkpoint."""
+    if options.new and not options.lora:
+        raise Refusal(f"NEW={options.new} needs LORA, the file that has taught it to the model.")
     checkpoint = open_checkpoint(options.checkpoint)
     size = checkpoint.config.image_size
-    blocks = for_generating("solutions", fused=True).load()
+    blocks = for_generating("solutions", fused=True, encore=NEEDED_BY_LORA if options.lora else ()).load()
     model = build(blocks, checkpoint, choose_device(options.device), torch.float32, not options.raw)
+    if options.lora:
+        add_loras(blocks[12], model, options.lora)
     folder = checkpoint.path.parent
     judge = load_judge(folder / "judge.safetensors")
     rng = random.Random(SEED)
@@ -255,6 +283,7 @@ def measure(options: EvaluateOptions) -> dict:
         "judge on the illustrator's pictures": share_right(judge, fresh_images, [scene for scene, _ in fresh]),
         "seen": share_right(judge, images[0::2], scenes[0::2]),
         "held out": share_right(judge, images[1::2], scenes[1::2]),
+        "new": new_thing(blocks, model, options, size) if options.new else None,
         "pairs": {
             "illustrator": share_of_pairs(half_judge, illustrated[len(scenes) :], pair_scenes),
             "drawn": share_of_pairs(half_judge, pair_images, pair_scenes),
@@ -287,11 +316,15 @@ def measure(options: EvaluateOptions) -> dict:
 def report(figures: dict) -> str:
     """The figures as a table."""
     columns = ("judge on the illustrator's pictures", "seen", "held out")
+    new = figures["new"]
     lines = [f"{figures['prompts']} prompts, {figures['sampler']}", ""]
     lines.append(f"{'right':<12}{'seen':>8}{'held out':>10}{'(judge itself)':>16}")
     for name in (*ATTRIBUTES, "all four"):
         judge, seen, held_out = (figures[column][name] for column in columns)
         lines.append(f"{name:<12}{seen:>8.1%}{held_out:>10.1%}{judge:>16.1%}")
+    if new:
+        lines += ["", f"{'new thing':<12}{'drawn':>8}{'(judge itself)':>16}"]
+        lines += [f"{name:<12}{new['drawn'][name]:>8.1%}{new['illustrator'][name]:>16.1%}" for name in new["drawn"]]
     lines += ["", f"{figures['prompts with two things']} prompts with two things", ""]
     lines.append(f"{'both right':<12}{'drawn':>8}{'(judge itself)':>16}")
     for name in (*ATTRIBUTES, "all four"):

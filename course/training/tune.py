@@ -58,6 +58,7 @@ class TuneOptions(Options):
     layers: str = option(
         "attention", "around which layers: the attentions' projections, or all", choices=("attention", "all")
     )
+    text: bool = option(True, "also around the attentions' projections of the text encoder, which learns the word")
     old: int = option(120, "pictures that the model draws first, so that it keeps them", least=1, most=10_000)
     old_prompts: Path | None = option(None, "text file with a prompt for them per line (default: the course's scenes)")
     prior_weight: float = option(1.0, "how much the old pictures count", least=0)
@@ -66,7 +67,7 @@ class TuneOptions(Options):
     checkpoint: str | None = like(Settings, "checkpoint", None)
     tokenizer: str | None = like(Settings, "tokenizer", None)
     ema: bool = option(True, "begin with the averaged weights, or with the raw ones")
-    seed: int = option(0, "of everything that is random")
+    seed: int = option(0, "of everything that is random", least=0, most=2**32 - 1)
     device: str = like(Settings, "device", "auto")
     threads: int | None = option(None, "of the processor", least=1)
     blocks: str = like(Settings, "blocks", "auto", "whose stage 12; auto: yours if it is finished")
@@ -112,7 +113,7 @@ def old_prompts(path: Path | None, count: int, seed: int) -> list[str]:
 
 
 class Correction(nn.Module):
-    """The U-Net with LoRAs, of which only these are its parameters and its state."""
+    """The U-Net with LoRAs in it and in the text encoder, of which only these are its parameters and its state."""
 
     def __init__(self, unet: nn.Module, loras: Sequence[Any]):
         super().__init__()
@@ -142,12 +143,14 @@ class LoraPart:
         self.size = image_size // model.vae.factor
         self.moments = self.encode(pictures)
         self.old_latents = self.draw_old()
-        unet = model.unet
-        wanted = self.stage.attention_layers(unet) if options.layers == "attention" else [*self.stage.layers_of(unet)]
         torch.manual_seed(options.seed)  # of the first weights
-        self.stage.put_in(unet, wanted, options.rank, options.alpha)
-        loras = [unet.get_submodule(name) for name in wanted]
-        self.model: nn.Module = Correction(unet, loras)
+        loras = []
+        for part in (model.unet, model.text_encoder) if options.text else (model.unet,):
+            every = options.layers == "all" and part is model.unet
+            names = [*self.stage.layers_of(part)] if every else self.stage.attention_layers(part)
+            self.stage.put_in(part, names, options.rank, options.alpha)
+            loras += [part.get_submodule(name) for name in names]
+        self.model: nn.Module = Correction(model.unet, loras)
 
     @torch.no_grad()
     def encode(self, pictures: list[Image.Image]) -> Tensor:
@@ -170,14 +173,13 @@ class LoraPart:
         for start in tqdm(range(0, len(self.old_captions), 4), desc="drawing old pictures", unit="4", mininterval=1.0):
             prompts = self.old_captions[start : start + 4]
             contexts = sampler.contexts_for(model, prompts, [""] * len(prompts), sampling.guidance_scale)
-            shape = (len(prompts), model.unet.conv_in.in_channels, self.size, self.size)
+            shape = (len(prompts), model.vae.post_quant_conv.in_channels, self.size, self.size)
             latents = torch.randn(shape, generator=generator).to(self.device)
             for step in sampler.denoise(model, latents, timesteps, *contexts, sampling):
                 latents = step.latents
             drawn.append(latents.cpu())
         return torch.cat(drawn)
 
-    @torch.no_grad()
     def batch(self, latents: Tensor, captions: list[str], generator: torch.Generator) -> Any:
         """A Batch of stage 12: fresh noise at timesteps that are spread, and some captions left out."""
         training, schedule, count = self.blocks[11], self.diffusion.schedule, len(latents)
@@ -205,7 +207,7 @@ class LoraPart:
             save_file(tensors, temporary, metadata={"format": "pt", "word": self.word})
 
     def file_tensors(self) -> dict[str, Tensor]:
-        return self.stage.lora_state_dict(self.diffusion.unet)
+        return self.stage.lora_state_dict(self.diffusion.unet, self.diffusion.text_encoder)
 
     def read(self, out: Path) -> None:
         """Nothing to begin with."""
@@ -219,7 +221,7 @@ class LoraPart:
         sampler, model = self.blocks[9], self.diffusion
         new = [f"a {self.word}", *self.captions]
         prompts = [some[i % len(some)] for some in (new, self.old_captions) for i in range(4)]
-        shape = (len(prompts), model.unet.conv_in.in_channels, self.size, self.size)
+        shape = (len(prompts), model.vae.post_quant_conv.in_channels, self.size, self.size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(SHEET_SEED)).to(self.device)
         sampling = sampler.Sampling(OLD_STEPS, 4.0, "dpm++2m")
         images = sampler.text_to_image(model, prompts, [""] * len(prompts), noise, sampling)

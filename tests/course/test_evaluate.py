@@ -189,7 +189,13 @@ def test_the_judge_learns():
     assert evaluate.share_right(small, images, [s for s, _ in drawn])["time"] > 0.7
 
 
-def test_the_command_on_an_untrained_model(tmp_path, capsys):
+def test_the_command_on_an_untrained_model(tmp_path, capsys, monkeypatch):
+    """With a LoRA file that changes nothing, and the thing that it is said to have taught."""
+    monkeypatch.setattr(evaluate, "COLOURS", ("red",))
+    layer = "lora_unet_mid_block_attentions_0_proj_in"
+    zeros = {f"{layer}.lora_down.weight": torch.zeros(1, 160), f"{layer}.lora_up.weight": torch.zeros(160, 1)}
+    save_file(zeros, tmp_path / "nothing.safetensors")
+    save_file(judge.Judge(judge.NEW_ATTRIBUTES).state_dict(), tmp_path / "new_judge.safetensors")
     write_untrained(tiny_config(), tmp_path, seed=0)
     torch.manual_seed(0)
     save_file(judge.Judge().state_dict(), tmp_path / "judge.safetensors")
@@ -197,10 +203,15 @@ def test_the_command_on_an_untrained_model(tmp_path, capsys):
     save_file(lights.LightFinder().state_dict(), tmp_path / "lights.safetensors")
     flags = [f"--checkpoint={tmp_path / 'model.safetensors'}", "--prompts=2", "--steps=1", "--compared=4", "--fresh=4"]
     flags += ["--device=cpu", f"--json={tmp_path / 'figures.json'}", f"--sheet={tmp_path / 'sheet.png'}"]
+    assert cli.main(["evaluate", *flags, "--new=snowman"]) == 2
+    assert "NEW=snowman needs LORA" in capsys.readouterr().err
+    flags += [f"--lora={tmp_path / 'nothing.safetensors'}", "--new=snowman"]
     code = cli.main(["evaluate", *flags])
     output = capsys.readouterr().out
     assert code == 0 and "held out" in output and "short of the goal" in output
+    assert "nothing.safetensors changes 1 layers" in output and "new thing" in output
     figures = json.loads((tmp_path / "figures.json").read_text())
+    assert set(figures["new"]["drawn"]) == {"object", "colour", "ground", "time", "all four"}
     assert figures["prompts"] == 2 and figures["prompts with two things"] == 1
     assert figures["psnr"] < 27.0 and figures["retrieval among 64"] is None
     assert (tmp_path / "sheet.png").exists()
@@ -227,3 +238,11 @@ def test_what_cannot_be_written_is_refused_before_drawing(tmp_path, monkeypatch,
     monkeypatch.setattr(evaluate, "measure", lambda options: pytest.fail("it drew before it refused"))
     assert cli.main(["evaluate", f"--{option}={place}"]) == 2
     assert f"{place} cannot be written: " in capsys.readouterr().err
+
+
+def test_a_judge_of_new_things_has_seen_some():
+    rng = random.Random(3)
+    scenes = [judge.sample_new(rng) for _ in range(5)]
+    assert {scene.things[0].object for scene in scenes} == {"snowman"} and len({s.things[0].colour for s in scenes}) > 1
+    wanted = judge.truth(scenes, judge.NEW_ATTRIBUTES)["object"]
+    assert wanted.tolist() == [judge.NEW_ATTRIBUTES["object"].index("snowman")] * 5 == [12] * 5

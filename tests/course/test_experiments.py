@@ -1,6 +1,7 @@
 """`make experiment`: each one runs, says what it measured and whose blocks it used; and the gallery made of them."""
 
 import dataclasses
+import json
 import math
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from course.core import workspace
 from course.core.assemble import for_generating
 from course.core.config import CLIPConfig, UNetConfig, VAEConfig, tiny_config
 from course.core.stages import ROOT, find_stage
-from course.experiments import EXPERIMENTS, gallery, jump, module, vae
+from course.experiments import EXPERIMENTS, gallery, jump, module, small_unets, vae
 from course.experiments.decided import crossing
 from course.experiments.lab import Lab
 from course.experiments.latents import on_the_circle
@@ -90,7 +91,7 @@ def test_every_experiment_draws_and_says_what_it_measured(run, name, tmp_path):
 def test_every_experiment_has_a_title_that_asks_and_three_or_four_choices():
     assert list(EXPERIMENTS.values()) == sorted(EXPERIMENTS.values()), "not in the order of the stages"
     files = {path.stem for path in (ROOT / "course" / "experiments").glob("*.py")}
-    assert files == {*EXPERIMENTS, "__init__", "lab", "gallery"}
+    assert files == {*EXPERIMENTS, "__init__", "lab", "gallery", "small_unets"}
     for name in EXPERIMENTS:
         found = module(name)
         assert found.TITLE.endswith("?") and found.QUESTION.text.endswith("?"), name
@@ -121,8 +122,9 @@ def test_a_finished_stage_is_used_and_named(run, tmp_path):
     ("flags", "words"),
     [
         (["--name=stpes"], "There is no experiment 'stpes'"),
+        (["--name=steps", "--train"], "TRAIN=1 belongs to NAME=blocks"),
         (["--name=steps", "--gallery=maybe"], "GALLERY=maybe"),
-        (["--name=steps", "--checkpoint=nowhere"], "The checkpoint nowhere is not there"),
+        (["--name=steps", "--checkpoint=nowhere"], "checkpoint nowhere"),
         (["--name=steps", "--blocks=mine"], "BLOCKS=mine"),
     ],
 )
@@ -181,6 +183,51 @@ def test_different_pairs_have_nothing_in_common(lab):
     for one, other in pairs:
         assert one.ground != other.ground and one.time != other.time
         assert one.things[0].object != other.things[0].object and one.things[0].colour != other.things[0].colour
+
+
+def test_a_part_that_is_switched_off_adds_nothing_and_comes_back(lab):
+    blocks = module("blocks")
+    switches = blocks.parts(lab)
+    x, t, context = lab.noise(), torch.tensor([500]), lab.context("")
+    with torch.no_grad():
+        before = lab.model.unet(x, t, context)
+        moved = {}
+        for name, part in switches.items():
+            with blocks.switched_off(part):
+                moved[name] = float((lab.model.unet(x, t, context) - before).norm())
+        assert torch.equal(lab.model.unet(x, t, context), before), "a part stayed off"
+    assert {name for name, change in moved.items() if change == 0.0} == set()
+    residual = lab.model.unet.mid.residual1
+    with blocks.switched_off(switches["middle, residual 1"]):
+        wide = torch.randn(1, 16, 4, 4)
+        assert torch.equal(residual(wide, lab.model.unet.time_embedding(t)), wide)
+
+
+# --- the small U-Nets ------------------------------------------------------------------------------------------------
+
+
+def test_the_small_unets_are_trained_by_a_flag_and_differ_in_one_thing(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(small_unets, "FILE", tmp_path / "curves.json")
+    code, _, errors = run("--name=blocks", "--train")
+    assert code == 0, errors
+    curves = json.loads((tmp_path / "curves.json").read_text())
+    assert list(curves) == list(small_unets.WIDTHS) == list(json.loads((SHIPPED).read_text()))
+    for curve in curves.values():
+        assert curve["steps"] == [0, 2, 4] and all(error > 0 for error in curve["errors"])
+        assert curve["errors"][0] != curve["errors"][-1]
+    assert curves["no middle"]["parameters"] < curves["concatenated"]["parameters"]
+    assert curves["added skips"]["parameters"] < curves["concatenated"]["parameters"]
+
+
+SHIPPED = ROOT / "course" / "experiments" / "small_unets.json"
+
+
+def test_the_curves_that_ship_go_down_and_cost_about_the_same():
+    curves = json.loads(SHIPPED.read_text())
+    base = curves["concatenated"]
+    for name, curve in curves.items():
+        assert curve["steps"] == base["steps"] and curve["errors"][-1] < 0.6 * curve["errors"][0], name
+        assert 0.85 < curve["flops"] / base["flops"] < 1.05, name
 
 
 # --- predict first ---------------------------------------------------------------------------------------------------
@@ -244,12 +291,10 @@ def test_the_gallery_that_ships_says_what_its_pictures_say(tmp_path):
     page = ROOT / "docs" / "gallery.md"
     text = page.read_text(encoding="utf-8")
     pictures = sorted(gallery.FOLDER.iterdir())
-    assert {path.name for path in pictures} <= {f"{name}.webp" for name in EXPERIMENTS} | {"latents-film.webp"}
+    assert {path.name for path in pictures} == {f"{name}.webp" for name in EXPERIMENTS} | {"latents-film.webp"}
     assert sum(path.stat().st_size for path in pictures) < 6_000_000
     assert gallery.page_text(gallery.FOLDER) == text, "make experiment NAME=... GALLERY=1 writes the page anew"
-    for name in EXPERIMENTS:
-        if not (gallery.FOLDER / f"{name}.webp").is_file():
-            continue
+    for name in (path.stem for path in pictures if not path.stem.endswith("-film")):
         notes = gallery.words_of(gallery.FOLDER / f"{name}.webp")["notes"]
         assert "Weights: checkpoints/tiny/model.safetensors." in notes, name
         assert not any("mean nothing" in note for note in notes), name

@@ -115,7 +115,8 @@ NAMES = {
     "a textual inversion": ["emb_params"],
     "a ControlNet": ["control_model.input_blocks.0.0.weight"],
     "a ControlNet, not": ["controlnet_cond_embedding.conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"],
-    "a motion module": ["down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"],
+    "a LyCORIS adapter": ["lora_unet_down_blocks_0_attentions_0_proj_in.hada_w1_a"],
+    "a file of motion modules": ["down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"],
     "a Stable Video Diffusion": [
         "model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight", "first_stage_model.encoder.conv_in.x",
         "conditioner.embedders.0.open_clip.model.visual.proj",
@@ -142,7 +143,7 @@ def test_each_kind_is_told_with_what_to_do_instead(tmp_path, what, names):
     save_file({name: torch.zeros(2) for name in names}, tmp_path / "odd.safetensors")
     text = message_about(tmp_path / "odd.safetensors")
     assert f"odd.safetensors is {what.removesuffix(', not')}" in text
-    assert re.search(r"make weights|CHECKPOINT names", text), "it does not say what to do instead"
+    assert re.search(r"make weights|(CHECKPOINT|LORA|MOTION) names", text), "it does not say what to do instead"
 
 
 def test_kinds_whose_tensors_are_deeper_inside(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from course.core.assemble import for_testing
 from course.core.config import CLIPConfig, UNetConfig, VAEConfig
 from course.feedback import renaming
 from course.feedback.compare import check, rand
@@ -119,3 +120,46 @@ def test_load_weights(blocks):
     blocks[10].load_weights(model, blocks[10].remap_clip(parts["clip"]))
     theirs = {renaming.our_name(name, renaming.CLIP): tensor.float() for name, tensor in tensors.items()}
     check(blocks[10], lambda _: dict(model.state_dict()), theirs, "the text encoder after load_weights", tolerance=0.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", ["kohya", "peft"])
+def test_lora_file(way, tmp_path):
+    """A file with random numbers for every layer of the transformers: diffusers' U-Net with it, and then ours.
+
+    They share their weights, into which only ours puts the file in the end.
+    """
+    pytest.importorskip("peft")
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+    from safetensors.torch import save_file
+
+    blocks = for_testing(12, "solutions")
+    ours, theirs = both(blocks, "unet")
+    text_encoder = empty_model(blocks, "clip")
+    generator, tensors, stage = torch.Generator().manual_seed(0), {}, blocks[12]
+    for name, layer in stage.layers_of(ours).items():
+        if ".block." in name or ".proj_" in name:
+            published, weight = stage.published_name(name), layer.weight
+            down = torch.randn(2, *weight.shape[1:], generator=generator) / weight[0].numel() ** 0.5
+            up = 0.1 * torch.randn(len(weight), 2, *(1,) * (weight.ndim - 2), generator=generator)
+            if way == "kohya":
+                stem = "lora_unet_" + published.replace(".", "_")
+                tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+                tensors[f"{stem}.alpha"] = torch.tensor(1.0)
+            else:
+                tensors |= {f"unet.{published}.lora_A.weight": down, f"unet.{published}.lora_B.weight": up}
+    assert len(tensors) == (3 if way == "kohya" else 2) * 192
+    latents, context = rand(1, 4, 16, 8, dtype=torch.float32), rand(1, 77, 768, seed=1, dtype=torch.float32)
+    timesteps = torch.tensor([500])
+    before = ours(latents, timesteps, context)
+
+    save_file(tensors, tmp_path / "lora.safetensors")
+    state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(str(tmp_path / "lora.safetensors"))
+    StableDiffusionLoraLoaderMixin.load_lora_into_unet(state, alphas, theirs)
+    wanted = theirs(latents, timesteps, context).sample
+    for lora in stage.apply_lora(ours, text_encoder, stage.read_lora(tensors, ours, text_encoder)):
+        lora.merge()
+    stage.take_out(ours)
+    got = ours(latents, timesteps, context)
+    assert float((got - before).norm() / before.norm()) > 0.01, "the file changes nothing: this test tests nothing"
+    check(stage, lambda _: got, wanted, f"UNet()(...) with a file in {way}'s way of writing", tolerance=TOLERANCE)

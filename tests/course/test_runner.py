@@ -126,16 +126,19 @@ def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
     write(4, "    return x.repeat", "    import pytest; pytest.skip('no time')\n    return x.repeat")
     write(5, "    return mean + std", "    import pytest; pytest.xfail('no luck')\n    return mean + std")
     write(6, "    return x * torch.sigmoid", "    import unittest; raise unittest.SkipTest('later')\n    torch.sigmoid")
+    caught = "    while True:\n        try: sum(range(10_000))\n        except BaseException: pass\n"
+    write(9, "    return unconditional + scale", caught + "    return unconditional + scale")
     later = "import os, threading\nthreading.Timer(0.1, os._exit, [0]).start()\n"
     write(8, "import torch\n", f"import torch\n{later}")
     code, shown, result = run(environment, tmp_path)
     stages = {stage["number"]: stage for stage in result["stages"]}
-    assert code == 1 and [stages[number]["state"] for number in (1, 2, 3, 4, 5, 6, 8)] == ["failing"] * 7
+    assert code == 1 and [stages[number]["state"] for number in (1, 2, 3, 4, 5, 6, 8, 9)] == ["failing"] * 8
     assert "0 of 10 stages" in shown
     failures = {number: stage["failure"] for number, stage in stages.items() if stage["failure"]}
     messages = {number: " ".join(failure["message"].split()) for number, failure in failures.items()}
     assert "still running after 10 seconds: is there a loop that never ends?" in messages[1]
     assert " 1 group_norm   failing  stopped at test_" in shown and stages[1]["tests"]["failed"] <= 2
+    assert "in a `try` that catches every exception?" in messages[9]
     assert "stage02_residual.py exercise 2.1 test_" in messages[2] and "process (exit code 0)." in messages[2]
     assert "The test ended its process (SIGKILL)." in messages[3]
     assert "exercise 3.1 test_" in messages[3] and stages[3]["exercises"][0]["state"] == "failing"

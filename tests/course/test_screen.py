@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from course.core import workspace
-from course.core.screen import printable, sentence
+from course.core.messages import first_line, printable
+from course.core.screen import sentence
 from course.core.stages import ROOT, STAGES
 
 pytestmark = [
@@ -76,6 +77,7 @@ def test_a_terminal_without_unicode(tmp_path):
 
 
 def test_control_characters_are_shown_and_not_obeyed():
+    assert first_line(KeyError("\x1b[2J")) == r"'\x1b[2J'" and first_line(ValueError("\x07\nb")) == r"\x07"
     assert printable("a\x1b[2Jb\r\x07\u202ec\nd\té") == r"a\x1b[2Jb\r\x07\u202ec" + "\nd\té"
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 from importlib import import_module
 from inspect import signature
 
@@ -151,6 +152,49 @@ def test_what_cannot_be_measured_is_refused(monkeypatch, flag, words):
 
 
 @with_model
+@pytest.mark.parametrize(
+    ("flags", "installed", "wanted"),
+    [
+        ([], True, ["float32 eager", "float32 compiled", "float32 openvino"]),
+        ([], False, ["float32 eager", "float32 compiled"]),
+        (["--compile=0"], True, ["float32 eager"]),
+        (["--engine=torch"], True, ["float32 eager", "float32 compiled"]),
+        (["--engine=openvino", "--dtype=float32,bfloat16"], True, ["float32 openvino", "bfloat16 openvino"]),
+        (["--compile=1", "--dtype=float32, float16"], True, ["float32 compiled", "float16 compiled"]),
+    ],
+    ids=str,
+)
+def test_which_rows_there_are(monkeypatch, capsys, flags, installed, wanted):
+    rows = []
+
+    def measure(options, device):
+        rows.append(f"{options.dtype.replace('auto', 'float32')} {options.way}")
+        return {"how": rows[-1], "s per picture": "1 / 2"}
+
+    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(bench, "check_compiler", lambda device: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
+    assert run_bench("--device=cpu", *flags) == 0
+    assert rows == wanted
+    shown = capsys.readouterr().out
+    assert "ours / diffusers\n" in shown and all(f"| {row}" in shown for row in wanted)
+
+
+@with_model
+def test_every_row_of_the_readme(monkeypatch, tmp_path, capsys):
+    rows = []
+    monkeypatch.setattr(bench, "measure", lambda options, device: rows.append(options) or {"s per picture": "1 / 2"})
+    other = tmp_path / "model.safetensors"
+    shutil.copy(TINY, other)
+    for name in ("config.json", "vocab.json", "merges.txt"):
+        (tmp_path / name).symlink_to(TINY.with_name(name))
+    assert run_bench("--all=1", "--device=cpu", f"--checkpoint={other}", "--rounds=2") == 0
+    named = {(row.checkpoint, row.steps, row.width, row.dtype, row.way) for row in rows}
+    assert len(named) == len(rows) and all(row.rounds == 2 for row in rows)
+    assert {(str(TINY), 25, None, "float32", "eager"), (str(other), 2, 512, "bfloat16", "eager")} <= named
+
+
+@with_model
 def test_without_a_compiler_it_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     wanted = "COMPILE=1 needs a C++ compiler, and no-such-compiler is not installed: draw with COMPILE=0."
@@ -159,10 +203,10 @@ def test_without_a_compiler_it_says_so(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err.strip() == wanted and not out.exists()
     with pytest.raises(ValueError, match=re.escape(wanted)):
         run_bench("--compile=1", "--device=cpu")
-    monkeypatch.setattr(bench, "measure", lambda options, device, dtype, compiled: [f"compiled: {compiled}"] * 8)
+    monkeypatch.setattr(bench, "measure", lambda options, device: {"s per picture": f"way: {options.way}"})
     assert run_bench("--device=cpu") == 0  # both ways are asked for: what can be done is done
     output = capsys.readouterr()
-    assert output.err.strip() == wanted and "compiled: False" in output.out and "compiled: True" not in output.out
+    assert output.err.strip() == wanted and "way: eager" in output.out and "way: compiled" not in output.out
     monkeypatch.setenv("CXX", "python3")
     check_compiler(CPU)
 

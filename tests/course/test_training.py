@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.utils import set_seed
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from course.core.assemble import StageError
@@ -326,6 +326,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 281536 vs 281424"),  # of torch.save
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["torch", "safetensors"],
+)
+def test_a_full_disk_is_told_whatever_the_library_says(tmp_path, monkeypatch, error):
+    (tmp_path / "file").write_text("old")
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(Refusal, match=r"file cannot be written: No space left"), whole_file(tmp_path / "file"):
+        raise error
+    assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_state_of_another_model_is_refused(tmp_path):
     train_toy(tmp_path, steps=1)
     other = ToyPart()
@@ -385,7 +402,8 @@ def model_file(tmp_path_factory):
     }
     tensors = export.assemble(config, *(model.state_dict() for model in models.values()), num_updates=7)
     vocab, merges = train_tokenizer(config.clip.vocab_size)
-    export.write_model(folder, config, tensors, (vocab, [*merges[:-1], ("x", "yz")]), trained=True)
+    own = {"xyz" if token == "".join(merges[-1]) else token: number for token, number in vocab.items()}
+    export.write_model(folder, config, tensors, (own, [*merges[:-1], ("x", "yz")]), trained=True)
     companion = randomised(clip.ContrastiveModel(models["clip"], 128), 5).state_dict()
     companion = {name: weight for name, weight in companion.items() if not name.startswith("text_encoder.")}
     randomised(models["clip"], 2)
@@ -525,8 +543,10 @@ def test_diffusers_opens_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--part=encoder", "PART=encoder is not possible: choose vae, decoder, clip, unet, all, export or untrained."),
+        ("--part=encoder",
+         "PART=encoder is not possible: choose vae, decoder, clip, unet, all, motion, export or untrained."),
         ("--minutes=soon", "MINUTES=soon is not a number."),
+        ("--seed=4294967296", "SEED=4294967296 is not possible: choose 0 to 4294967295."),
         ("--minutes=-3", "MINUTES=-3 is not possible: choose a number above 0."),
         ("--steps=0", "STEPS=0 is not possible: choose 1 or more."),
     ],

@@ -51,15 +51,15 @@ def run(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_the_file_holds_the_attentions_and_draws_like_in_diffusers(run):
-    code, shown, errors = run("--rank=16")
+    code, shown, errors = run("--rank=12")
     path = Path("run/snowman.safetensors")
     assert code == 0, errors
     assert "LoRA and its loss are the reference's (solutions/stage12_lora.py)." in shown
     assert f'make generate LORA={path} PROMPT="a snowman"' in shown
     tensors = load_file(path)
-    assert len(tensors) == 3 * 56 and path.stat().st_size < 400_000
-    assert all(".to_" in name or "_to_" in name for name in tensors)
-    assert all(name.startswith("lora_unet_") for name in tensors)
+    assert path.stat().st_size < 400_000 and len(tensors) == 3 * (56 + 16)
+    assert sum(name.startswith("lora_unet_") and "_to_" in name for name in tensors) == 3 * 56
+    assert sum(name.startswith("lora_te_") and "_proj." in name for name in tensors) == 3 * 16
     assert any(tensor.any() for name, tensor in tensors.items() if name.endswith("lora_up.weight"))
     with safe_open(path, "pt") as file:
         assert file.metadata()["word"] == "snowman"
@@ -99,10 +99,19 @@ def test_the_model_itself_stays_as_it_is(run, folder):
     part = tune.LoraPart(blocks, model, options, 128)
     loop.train(part, loop.Settings(Path(), steps=2), loop.make_accelerator(), blocks[11])
     changed = [name for name, weight in part.model.state_dict().items() if weight.any()]
-    assert len(changed) == len(part.model.state_dict()) == 2 * 56
-    blocks[12].take_out(model.unet)
-    for name, weight in before.unet.state_dict().items():
-        assert torch.equal(weight, model.unet.state_dict()[name]), name
+    assert len(changed) == len(part.model.state_dict()) == 2 * (56 + 16)
+    for ours, theirs in ((model.unet, before.unet), (model.text_encoder, before.text_encoder)):
+        blocks[12].take_out(ours)
+        for name, weight in theirs.state_dict().items():
+            assert torch.equal(weight, ours.state_dict()[name]), name
+
+
+def test_the_text_encoder_can_be_left_out_and_all_layers_taken(run):
+    code, _, errors = run("--text=0", "--layers=all", "--rank=1", "--steps=1")
+    assert code == 0, errors
+    tensors = load_file("run/snowman.safetensors")
+    assert all(name.startswith("lora_unet_") for name in tensors)
+    assert "lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight" in tensors
 
 
 def test_captions_of_files_and_of_the_word(tmp_path):

@@ -5,9 +5,10 @@ from dataclasses import fields
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from course.feedback.compare import TOLERANCE, check, evaluated, give_weights, results_and_gradients
+from course.feedback.compare import TOLERANCE, check, evaluated, give_weights, name_of, results_and_gradients
 from course.feedback.divergence import first_divergence
 from course.feedback.renaming import Rules, our_names, our_weights
 
@@ -81,6 +82,24 @@ def check_block(
     call = f"{text}({', '.join(given)}){' and its gradients' if gradients else ''}{about and ' ' + about}"
     kept = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     check(stage, run, expected, call, tolerance=tolerance, hint=hint, explain=explain, inputs=kept)
+
+
+def check_default_dtype(stage: ModuleType, text: str, **names: Any) -> None:
+    """Asserts that all parameters of what the text makes have torch's default dtype, when that is bfloat16."""
+
+    def run(module: ModuleType) -> list[str]:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            parameters = evaluated(text, names)(module).named_parameters()
+            return [f"{name} in {name_of(x.dtype)}" for name, x in parameters if x.dtype != torch.bfloat16]
+        finally:
+            torch.set_default_dtype(before)
+
+    check(
+        stage, run, [], f"parameters of {text} that do not have torch's default dtype when that is bfloat16",
+        hint="make layers without dtype=...: `make generate` makes the model in the dtype that it draws in.",
+    )
 
 
 def without(module: nn.Module, *layers: str) -> nn.Module:

@@ -98,7 +98,7 @@ def check_block_in_turn(
 ) -> None:
     """check_in_turn for one block, in one of three ways: WAYS.
 
-    In eval mode, the block has before been called with other parameters and in bfloat16. In training mode, the first
+    In eval mode, the block has before been called in bfloat16 and with other parameters. In training mode, the first
     two calls are repeated, since what happens by chance need not happen at once.
 
     Args:
@@ -117,7 +117,7 @@ def check_block_in_turn(
 
     def used(module: ModuleType) -> Answer:
         block = make_block(module, text, weights, names)
-        for dtype in (torch.float64, torch.bfloat16):
+        for dtype in (torch.bfloat16, torch.float64):
             for parameter in block.to(dtype).parameters():
                 parameter.mul_(0.5)
             getattr(block, method)(*in_dtype(calls[0].values(), dtype))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis.strategies import integers
 
 from course.feedback.compare import check, evaluated, rand, randomised
-from tests.stages.blocks import check_block, check_function, make_block
+from tests.stages.blocks import check_block, check_default_dtype, check_function, make_block
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, each_way
 from tests.stages.pretended import check_block_on_gpu, check_call_on_gpu
@@ -196,6 +196,11 @@ def test_every_argument_by_its_name(stage):
 def test_every_argument_of_the_layer_by_its_name(stage):
     theirs = randomised(torch.nn.GroupNorm(3, 6, 0.5))
     check_block(stage, "GroupNorm(num_groups=3, num_channels=6, eps=0.5)", theirs, {}, by_name=True, x=AFFINE["x"])
+
+
+@layer
+def test_the_layer_has_the_default_dtype(stage):
+    check_default_dtype(stage, "GroupNorm(3, 6)")
 
 
 @functional

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis.strategies import integers, none
 
 from course.feedback.compare import check, rand
-from tests.stages.blocks import check_function, without
+from tests.stages.blocks import check_default_dtype, check_function, without
 from tests.stages.counterparts import (
     check_counterpart,
     check_counterpart_in_turn,
@@ -258,6 +258,12 @@ def test_every_argument_by_its_name(stage):
 def test_silu_on_a_gpu(stage):
     x = rand(3, 4)
     check_call_on_gpu(stage, "silu(x)", torch.nn.functional.silu(x), x=x)
+
+
+@block
+@each_kind
+def test_default_dtype(stage, text):
+    check_default_dtype(stage, text)
 
 
 @block

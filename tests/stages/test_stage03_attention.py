@@ -9,7 +9,7 @@ from hypothesis.strategies import integers, none
 
 from course.feedback.compare import TOLERANCE, check, rand
 from course.feedback.renaming import our_weights
-from tests.stages.blocks import check_function, make_block, without
+from tests.stages.blocks import check_default_dtype, check_function, make_block, without
 from tests.stages.counterparts import (
     check_counterpart,
     check_counterpart_in_turn,
@@ -707,6 +707,11 @@ def test_attention_on_a_gpu(stage, names):
     inputs = vectors(2) | {name: rand(3, 6, seed=3) for name in names}
     wanted = torch.nn.functional.scaled_dot_product_attention(*inputs.values())
     check_call_on_gpu(stage, MASKED if names else ATTENTION, wanted, **inputs)
+
+
+@each_block
+def test_default_dtype(stage, text, shapes):
+    check_default_dtype(stage, text)
 
 
 @each_block

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis.strategies import booleans, integers
 
 from course.feedback.compare import check, rand
-from tests.stages.blocks import check_function, make_block
+from tests.stages.blocks import check_default_dtype, check_function, make_block
 from tests.stages.counterparts import (
     check_counterpart,
     check_counterpart_in_turn,
@@ -284,6 +284,11 @@ def test_every_argument_by_its_name(stage, text):
 def test_upsample_nearest_on_a_gpu(stage):
     x = rand(2, 3, 4, 6)
     check_call_on_gpu(stage, "upsample_nearest(x)", interpolated(x), x=x)
+
+
+@each_block
+def test_default_dtype(stage, text):
+    check_default_dtype(stage, text)
 
 
 @each_block

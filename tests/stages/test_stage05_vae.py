@@ -16,7 +16,7 @@ from course.feedback import renaming
 from course.feedback.compare import check, give_weights, name_of, rand, results_and_gradients
 from course.feedback.divergence import VAE_PARTS
 from tests.stages import reference
-from tests.stages.blocks import check_block, divergence, make_block, text_of
+from tests.stages.blocks import check_block, check_default_dtype, divergence, make_block, text_of
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, each_way
 from tests.stages.light import without_compiler
@@ -563,6 +563,11 @@ def test_tensor_to_images_by_name(stage):
     tensor = rand(2, 3, 4, 5)
     wanted = ((tensor + 1) * 127.5).clamp(0, 255).round().byte().permute(0, 2, 3, 1)
     check(stage, "tensor_to_images(tensor=tensor)", wanted, tensor=tensor)
+
+
+@both_halves
+def test_default_dtype(stage, half):
+    check_default_dtype(stage, f"{half}(config)", config=ONE_LEVEL)
 
 
 @both_halves

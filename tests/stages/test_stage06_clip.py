@@ -22,7 +22,7 @@ from course.feedback import renaming
 from course.feedback.compare import TOLERANCE, check, name_of, rand, shortened
 from course.feedback.divergence import CLIP_PARTS, first_divergence
 from tests.stages import reference
-from tests.stages.blocks import check_block, make_block
+from tests.stages.blocks import check_block, check_default_dtype, make_block
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import check_block_in_turn, check_function_in_turn, check_in_turn, each_way
 from tests.stages.light import without_compiler
@@ -722,6 +722,16 @@ def test_every_argument_of_the_encoder_by_its_name(stage):
         stage, "CLIPTextEncoder(config=config)", theirs(config), RULES, names={"config": config}, by_name=True,
         tolerance=1e-9, tokens=tokens_of(config),
     )
+
+
+@layer
+def test_default_dtype_of_a_layer(stage):
+    check_default_dtype(stage, "CLIPLayer(config)", config=ONE_LAYER)
+
+
+@encoder
+def test_default_dtype_of_the_encoder(stage):
+    check_default_dtype(stage, "CLIPTextEncoder(config)", config=ONE_LAYER)
 
 
 @layer

@@ -15,7 +15,7 @@ from course.feedback import renaming
 from course.feedback.compare import check, name_of, rand, results_and_gradients
 from course.feedback.divergence import UNET_PARTS
 from tests.stages import reference
-from tests.stages.blocks import check_block, divergence, make_block, text_of, without
+from tests.stages.blocks import check_block, check_default_dtype, divergence, make_block, text_of, without
 from tests.stages.drawing import check_drawing, each_drawing
 from tests.stages.in_turn import ALONE, IN_EVAL, WAYS, check_block_in_turn, check_in_turn, each_way
 from tests.stages.light import without_compiler
@@ -587,6 +587,16 @@ def test_every_argument_by_its_name(stage):
             stage, "UNet(config=config)", theirs(ONE_BLOCK), UNET_PARTS, names={"config": ONE_BLOCK}, by_name=True,
             tolerance=1e-9, **inputs_of(ONE_BLOCK),
         )
+
+
+@both_ways
+def test_default_dtype_of_a_level(stage, kind):
+    check_default_dtype(stage, f"{kind}(config, 1)", config=MIXED)
+
+
+@whole
+def test_default_dtype(stage):
+    check_default_dtype(stage, "UNet(config)", config=ONE_BLOCK)
 
 
 @waves

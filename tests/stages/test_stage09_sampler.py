@@ -657,13 +657,16 @@ OTHER_NOISE, OTHER_IMAGES = single(2, 4, 3, 5, seed=20), single(2, 3, 6, 10, see
 OTHER_MASK, OTHER_LATENT_MASK = 1.0 - MASK, 1.0 - LATENT_MASK
 
 
-def drawn_from(texts, sampler="ddim", scale=3.0, num_steps=4, noise=NOISE, images=None, mask=None, seed=5, start=1):
+def drawn_from(
+    texts, sampler="ddim", scale=3.0, num_steps=4, noise=NOISE, images=None, mask=None, seed=5, start=1,
+    encoder_noise=0.0,
+):
     """The picture that stand-ins must give; start: the index of the first timestep where there are images."""
     predict, after_step, latents = guided(scale, *map(context_of, texts)), {}, noise
     if images is None:
         start = 0
     else:
-        original = fake_encode(images)
+        original = fake_encode(images) + 0.1 * encoder_noise
         latents = noisy(original, noise, TIMESTEPS[sampler][start])
     if mask is not None:
         after_step = {"after_step": lambda new, t: mask * new + (1.0 - mask) * noisy(original, noise, t)}
@@ -686,6 +689,8 @@ IN_TURN = {  # calls with one model -> the pictures
     "text_to_image(model, *texts, noise, Sampling(4, 3.0, 'ddpm', seeded(5)))": drawn_from(TEXTS, "ddpm"),
     "text_to_image(model, *texts, noise, Sampling(4, 3.0, 'ddpm', seeded(6)))": drawn_from(TEXTS, "ddpm", seed=6),
     "text_to_image(model, texts[0][:1], texts[1][:1], noise[:1], Sampling(4, 3.0))": drawn_from(TEXTS)[:1],
+    "image_to_image(model, images, *texts, noise, 0.75, Sampling(4, 3.0), None, encoder_noise)":
+        drawn_from(TEXTS, images=IMAGES, encoder_noise=GIVEN["encoder_noise"]),
     "image_to_image(model, images, *texts, noise, 0.75, Sampling(4, 3.0))": drawn_from(TEXTS, images=IMAGES),
     "image_to_image(model, other_images, *texts, noise, 0.75, Sampling(4, 3.0))":
         drawn_from(TEXTS, images=OTHER_IMAGES),
@@ -695,6 +700,8 @@ IN_TURN = {  # calls with one model -> the pictures
         drawn_from(TEXTS, images=IMAGES, start=2),
     "image_to_image(model, images, *texts, noise, 0.75, Sampling(4, 3.0, 'dpm++2m'))":
         drawn_from(TEXTS, "dpm++2m", images=IMAGES),
+    "inpaint(model, images, mask, *texts, noise, 0.75, Sampling(4, 3.0), None, encoder_noise)":
+        drawn_from(TEXTS, images=IMAGES, mask=LATENT_MASK, encoder_noise=GIVEN["encoder_noise"]),
     "inpaint(model, images, mask, *texts, noise, 0.75, Sampling(4, 3.0))":
         drawn_from(TEXTS, images=IMAGES, mask=LATENT_MASK),
     "inpaint(model, images, other_mask, *texts, noise, 0.75, Sampling(4, 3.0))":
@@ -740,13 +747,14 @@ def test_denoise_called_again(stage, blocks, sampler):
         def latents_of(latents, context, negative_context, start, count, seed):
             sampling = module.Sampling(4, 3.0, sampler, seeded(seed))
             steps = module.denoise(model, latents, timesteps[start:], context, negative_context, sampling)
-            return [step.latents for step in itertools.islice(steps, count)]
+            return {f"step {step.index}": step.latents for step in itertools.islice(steps, count)}
 
         return latents_of
 
     def wanted(latents, context, negative_context, start, count, seed):
         predict = unguided if negative_context is None else guided(3.0, context, negative_context)
-        return walk_of_diffusers(sampler, predict, latents, 4, start, seeded(seed))[:count]
+        walked = walk_of_diffusers(sampler, predict, latents, 4, start, seeded(seed))
+        return {f"step {index}": latents for index, latents in enumerate(walked[:count])}
 
     calls = [
         (NOISE, CONTEXT, NEGATIVE_CONTEXT, 0, 4, 5), (NOISE, NEGATIVE_CONTEXT, CONTEXT, 0, 4, 6),

@@ -7,16 +7,25 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
 from torch import nn
 
+from course.core.config import CLIPConfig, UNetConfig
 from course.feedback import renaming
 from course.feedback.compare import check, describe, evaluated, rand, randomised, results_and_gradients
 from course.feedback.divergence import CLIP_PARTS, UNET_PARTS
 from course.feedback.renaming import our_name, our_weights
 from tests.stages import reference
 from tests.stages.blocks import divergence
-from tests.stages.reference import SMALL_CLIP, SMALL_UNET
+from tests.stages.light import without_compiler
+
+with without_compiler():
+    from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
+
+# Small, so that the wrong versions of a call take no time: but with every kind of layer, and each kind of name.
+SMALL_UNET = UNetConfig(
+    channels=(8, 12), attention=(True, False), blocks_per_level=1, num_heads=2, context_channels=20, num_groups=4
+)
+SMALL_CLIP = CLIPConfig(vocab_size=20, width=24, hidden_width=40, num_layers=2, num_heads=4, max_length=77)
 
 layer_beside = pytest.mark.exercise("12.1")
 changes = pytest.mark.exercise("12.1", "12.2")
@@ -415,15 +424,19 @@ def test_out_again(stage, times):
         before = list(model.modules())
         for _ in range(times):
             for name in NAMES:
-                module.replace_layer(model, name, module.LoRA(model.get_submodule(name), 2))
+                lora = module.LoRA(model.get_submodule(name), 2)
+                lora.up.weight.data.fill_(1.0)
+                module.replace_layer(model, name, lora)
         module.take_out(model)
         after = list(model.modules())
-        return {"names": [*model.state_dict()], "the layers are the same": [*map(id, before)] == [*map(id, after)]}
+        same = [*map(id, before)] == [*map(id, after)]
+        return {"names": [*model.state_dict()], "the layers are the same": same, "model(x)": model(X).detach().tolist()}
 
+    wanted = {"names": [*Block().state_dict()], "the layers are the same": True}
+    wanted["model(x)"] = randomised(Block())(X).detach().tolist()
     check(
-        stage, run, {"names": [*Block().state_dict()], "the layers are the same": True},
-        f"take_out(model), with {'one LoRA' if times == 1 else 'two LoRAs'} around two layers",
-        hint="the innermost layer itself, in the place of the outermost LoRA.",
+        stage, run, wanted, f"take_out(model), with {'one LoRA' if times == 1 else 'two LoRAs'} around two layers",
+        hint="the innermost layer itself, with its weight as it is, in the place of the outermost LoRA.",
     )
 
 
@@ -623,16 +636,16 @@ FIRST = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     [
         ({"lora_unet_input_blocks_4_1_proj_in.lora_down.weight": rand(2, 4)}, ["input_blocks_4_1_proj_in"]),
         ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": rand(2, 4)}, ["lora_te2_text_model"]),
-        ({FIRST.replace("blocks.0.attn1", "blocks.1.attn1") + ".lora_A.weight": rand(2, 24)}, ["transformer_blocks.1"]),
-        ({f"{FIRST}.lora_magnitude_vector": rand(24)}, ["lora_magnitude_vector"]),
-        ({f"{kohya(FIRST)}.hada_w1_a": rand(24, 2)}, ["hada_w1_a"]),
-        ({f"{FIRST}.lora_A.weight": rand(2, 24)}, ["mid.transformer.block.self_attention.to_q", "up"]),
-        ({f"{FIRST}.lora_B.weight": rand(24, 2)}, ["mid.transformer.block.self_attention.to_q", "down"]),
-        ({f"{FIRST}.lora_A.weight": rand(2, 20), f"{FIRST}.lora_B.weight": rand(24, 2)},
+        ({FIRST.replace("blocks.0.attn1", "blocks.1.attn1") + ".lora_A.weight": rand(2, 12)}, ["transformer_blocks.1"]),
+        ({f"{FIRST}.lora_magnitude_vector": rand(12)}, ["lora_magnitude_vector"]),
+        ({f"{kohya(FIRST)}.hada_w1_a": rand(12, 2)}, ["hada_w1_a"]),
+        ({f"{FIRST}.lora_A.weight": rand(2, 12)}, ["mid.transformer.block.self_attention.to_q", "up"]),
+        ({f"{FIRST}.lora_B.weight": rand(12, 2)}, ["mid.transformer.block.self_attention.to_q", "down"]),
+        ({f"{FIRST}.lora_A.weight": rand(2, 20), f"{FIRST}.lora_B.weight": rand(12, 2)},
          ["mid.transformer.block.self_attention.to_q", "20"]),
-        ({f"{FIRST}.lora_A.weight": rand(2, 24), f"{FIRST}.lora_B.weight": rand(20, 2)},
+        ({f"{FIRST}.lora_A.weight": rand(2, 12), f"{FIRST}.lora_B.weight": rand(20, 2)},
          ["mid.transformer.block.self_attention.to_q", "20"]),
-        ({f"{FIRST}.lora_A.weight": rand(2, 24), f"{FIRST}.lora_B.weight": rand(24, 3)},
+        ({f"{FIRST}.lora_A.weight": rand(2, 12), f"{FIRST}.lora_B.weight": rand(12, 3)},
          ["mid.transformer.block.self_attention.to_q", "3"]),
     ],
     ids=["CompVis' names", "SDXL's second text encoder", "SDXL's second block", "DoRA", "LoHa", "no up", "no down",
@@ -661,7 +674,7 @@ def test_a_convolution_written_as_a_matrix(stage, ours, theirs):
     check_reading(stage, ours, tensors, wanted, "of a 1x1 convolution written as a matrix", "compare x.flatten(1).")
 
 
-def update(module, seed=0, rank=2, alpha=1.0, shape=(24, 24)):
+def update(module, seed=0, rank=2, alpha=1.0, shape=(12, 12)):
     return module.Update(rand(rank, shape[1], seed=seed), rand(shape[0], rank, seed=seed + 1), alpha)
 
 

@@ -177,7 +177,8 @@ class Case:
         say(f"You get it when {self.mistake.hint}")
         for line in self.changes():
             print(f"    {line}")
-        say(f"What it does to a picture: make generate MISTAKE={self.name}")
+        if not self.stage.encore:
+            say(f"What it does to a picture: make generate MISTAKE={self.name}")
 
     # --- the levels ---
 

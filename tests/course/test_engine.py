@@ -1,0 +1,151 @@
+"""ENGINE=openvino draws the same picture with the same blocks, or says in one sentence why it does not."""
+
+import importlib.util
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from course import cli
+from course.core.messages import Refusal
+from course.draw import engine
+from course.draw.engine import InOpenVINO, check_engine
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.limit(60)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace())
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "compiled", "words"),
+    [
+        ("cuda", torch.float32, False, "ENGINE=torch for DEVICE=cuda"),
+        ("cpu", torch.float16, False, "DTYPE=float16 needs ENGINE=torch"),
+        ("cpu", torch.float32, True, "ENGINE=openvino and COMPILE=1 do not go together"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(installed, device, dtype, compiled, words):
+    check_engine("torch", torch.device(device), dtype, compiled)
+    check_engine("openvino", CPU, torch.bfloat16, False)
+    with pytest.raises(Refusal, match=re.escape(words)):
+        check_engine("openvino", torch.device(device), dtype, compiled)
+
+
+def test_where_it_is_not_installed_one_sentence_says_so(monkeypatch, capsys, tmp_path):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "openvino" else find_spec(name))
+    flags = ["--engine=openvino", "--device=cpu", "--blocks=solutions", f"--out={tmp_path / 'out.png'}"]
+    assert cli.main(["generate", *flags]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "ENGINE=openvino is not installed here: pip install openvino, or draw with ENGINE=torch."
+    ]
+    assert not (tmp_path / "out.png").exists()
+    assert cli.main(["generate", "--engine=onnx"]) == 2
+    assert "choose torch or openvino" in capsys.readouterr().err
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x)) * timesteps[:, None]
+
+
+class Frozen(Block):
+    """What it does depends on a number that Python works out of the first input."""
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        return super().forward(x, timesteps) * float(timesteps[0])
+
+
+class Pretended:
+    """In place of OpenVINO: it runs the recorded module, in which what Python works out stays as it was."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.shapes: list[dict[int, list[int]]] = []
+        self.fails = False
+        pretended = SimpleNamespace(convert_model=self.convert_model, Core=lambda: self)
+        monkeypatch.setitem(sys.modules, "openvino", pretended)
+
+    def convert_model(self, module: nn.Module, example_input: tuple[Tensor, ...]):
+        if self.fails:
+            raise ArithmeticError("an operation\nis not known")
+        self.traced = torch.jit.trace(module, example_input, check_trace=False)
+        return self
+
+    def clone(self):
+        return self
+
+    def reshape(self, shapes: dict[int, list[int]]) -> None:
+        self.shapes.append(shapes)
+
+    def compile_model(self, model, device: str, settings: dict):
+        assert device == "CPU"
+        self.precision = settings["INFERENCE_PRECISION_HINT"]
+        return self
+
+    def create_infer_request(self):
+        return self
+
+    def infer(self, inputs: list, share_inputs: bool):
+        return [self.traced(*map(torch.from_numpy, inputs)).numpy()]
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """OpenVINO if it is installed, or else something that behaves like it."""
+    try:
+        import openvino
+
+        return openvino
+    except ImportError:
+        return Pretended(monkeypatch)
+
+
+X, T = torch.linspace(-1, 1, 12).reshape(2, 6), torch.tensor([3, 5])
+
+
+@torch.inference_mode()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_it_computes_what_the_module_computes(library):
+    module = Block()
+    fast = InOpenVINO(module, torch.float32)
+    for x, t in ((X, T), (X.flip(0) * 2, T + 7), (X[:1], T[:1])):
+        torch.testing.assert_close(fast(x, t), module(x, t), rtol=1e-5, atol=1e-6)
+    assert len(fast.programs) == 2  # one for each shape
+    assert fast.linear is module.linear
+    with pytest.raises(AttributeError, match="nothing"):
+        fast.nothing  # noqa: B018
+    rough = InOpenVINO(module, torch.bfloat16)(X, T)
+    torch.testing.assert_close(rough, module(X, T), rtol=0.05, atol=0.05)
+
+
+@torch.inference_mode()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_module_that_cannot_be_recorded_is_refused(library):
+    with pytest.raises(Refusal, match="gives another result than the blocks themselves"):
+        InOpenVINO(Frozen(), torch.float32)(X, T)
+
+
+@torch.inference_mode()
+def test_a_failure_of_the_engine_is_one_sentence_and_one_of_the_module_stays_what_it_is(monkeypatch):
+    Pretended(monkeypatch).fails = True
+    with pytest.raises(Refusal, match=r"^ENGINE=openvino failed \(.*an operation.*\): draw with ENGINE=torch\.$"):
+        InOpenVINO(Block(), torch.float32)(X, T)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        InOpenVINO(Block(), torch.float32)(X[:, :3], T)
+
+
+def test_other_values_are_of_the_same_kind():
+    for tensor in (X, T):
+        other = engine.another(tensor)
+        assert other.shape == tensor.shape and other.dtype == tensor.dtype and not torch.equal(other, tensor)
