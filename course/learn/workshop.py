@@ -9,7 +9,7 @@ It reads requests and writes news, one JSON object per line. A request may hold
         "whole": true     goes on after a failure, unless that can be said of every other test as well
         "workers": 1      how many forks share the tests (otherwise one per processor)
         "diagnose": 0     how many failures each of them explains at length (otherwise 1); 0: nothing is said of any
-        "seconds": 0.5    how long it may run other tests for that
+        "seconds": 0.5    how long it may run other tests for that; then the search itself has no hurry
     {"warm": 3}           gets ready to diagnose failures of this stage
     {"stop": true}        ends all runs, without a word
 
@@ -48,6 +48,7 @@ from course.core.stubs import exercise_numbers
 from course.learn.runner import CAN_FORK, CATCHES_ALL, LONGEST_TEST, News, cause_of_death
 
 MOST_WORKERS = 8
+UNHURRIED = 10.0  # seconds for finding the mistakes that explain a failure, where no learner waits for it
 PATIENCE = 0.3  # seconds that a failure waits for an earlier test, which may say more
 OUTCOMES = ("passed", "failed", "to do", "skipped")
 Say = Callable[[News], object]
@@ -279,7 +280,9 @@ def work(request: dict[str, Any], items: list[pytest.Item], indices: Iterable[in
     os.environ["COURSE_EXERCISES"] = request["folder"]
     diagnosis.left = request.get("diagnose", 1)
     diagnosis.off = diagnosis.left == 0
-    diagnosis.LIMIT_OF_OTHERS = request.get("seconds", diagnosis.LIMIT_OF_OTHERS)
+    if "seconds" in request:
+        diagnosis.LIMIT_OF_OTHERS = request["seconds"]
+        diagnosis.LIMIT = UNHURRIED + request["seconds"]
     for index in indices:
         faulthandler.dump_traceback_later(LONGEST_TEST, exit=True, file=2)
         if run_test(request, items[index], say):

@@ -70,7 +70,7 @@ def outcomes() -> dict[object, Verdict]:
         versions[number, name] = Version(number, wrong_text(number, mistake), exercise_of(number, mistake))
     for entry in UNKNOWN:
         versions[entry[:2]] = Version(entry[0], unknown_text(*entry), entry[1])
-    return dict(zip(versions, run_versions(list(versions.values()))))
+    return dict(zip(versions, run_versions(list(versions.values()), seconds=10.0)))
 
 
 def masked(text: str) -> str:
