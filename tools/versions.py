@@ -40,7 +40,7 @@ def run_versions(
         report: called with each version's index and verdict as soon as it is there.
         diagnose: whether the failures name the mistake, which takes most of the time.
         seconds: how long a diagnosis may run other tests; None: as long as for a learner. In less time it sees fewer
-            tests, and so it rules out fewer mistakes. With a number, the result depends less on how busy the machine is.
+            tests, and so it rules out fewer mistakes. With a number, it depends less on how busy the machine is.
 
     Raises:
         RuntimeError: if the tests could not be run.
