@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from course.feedback import diagnosis, float32
 
 LONG = 150  # characters of a list that is not shown in full
+NO_RETURN = "(is there a return?)"
 TOLERANCE = 1e-10  # relative error of float64 results; rounding alone stays below 1e-13 in every block
 
 
@@ -97,7 +98,7 @@ def check(
         lines = [f"{call}: {problem}"]
         if diagnosis.left > 0 and float32.is_to_blame(lambda: trial.of(stage), trial.is_right):
             lines.append(float32.CAUSE)
-        else:
+        elif NO_RETURN not in problem:  # the hint is about wrong values, and here is none
             lines += [explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
         raise diagnosis.attach(AssertionError("\n".join(filter(None, lines))), trial, result)
 
@@ -105,11 +106,18 @@ def check(
 def evaluated(call: str, given: Mapping[str, Any]) -> Callable[[ModuleType], Any]:
     """A function of a module that makes the call with the names of the module and the given ones."""
     code = compile(call, f"<{call}>", "eval")
-    return lambda module: eval(code, {**vars(module), **given})
+    return lambda module: eval(code, {"list": listed, **vars(module), **given})
+
+
+def listed(values: Any) -> Any:
+    """What `list` gives in a call; a text, or None, stays what it is, so that the message shows what came."""
+    return values if values is None or isinstance(values, str) else list(values)
 
 
 def difference(actual: Any, expected: Any, tolerance: float) -> str:
     """What distinguishes the two, in a line or a few; "" if nothing does."""
+    if actual is None and expected is not None:
+        return f"got None, wanted {describe(expected)} {NO_RETURN}"
     if isinstance(expected, Tensor):
         return tensor_difference(actual, expected, tolerance)
     if isinstance(expected, Mapping):
@@ -166,9 +174,7 @@ def plain_difference(actual: Any, expected: Any) -> str:
 
 def tensor_difference(actual: Any, expected: Tensor, tolerance: float) -> str:
     if not isinstance(actual, Tensor):
-        return f"got {describe(actual)}, wanted {describe(expected)}" + (
-            " (is there a return?)" if actual is None else ""
-        )
+        return f"got {describe(actual)}, wanted {describe(expected)}"
     if actual.shape != expected.shape:
         return f"the shape is {tuple(actual.shape)}, wanted {tuple(expected.shape)}"
     if actual.dtype != expected.dtype:
