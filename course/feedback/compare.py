@@ -1,7 +1,7 @@
 """What all stage tests share: run the learner's code, compare, and say in a few lines what is wrong."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
@@ -106,18 +106,24 @@ def check(
 def evaluated(call: str, given: Mapping[str, Any]) -> Callable[[ModuleType], Any]:
     """A function of a module that makes the call with the names of the module and the given ones."""
     code = compile(call, f"<{call}>", "eval")
+
+    def listed(values: Any) -> Any:
+        """What `list` gives; but a text, or None, stays what it is, so that the message shows what came."""
+        if values is None or isinstance(values, str):
+            return values
+        if not isinstance(values, Iterable):
+            kind = type(values).__name__
+            raise AssertionError(f"{call}: got a single {kind}, wanted several: is there a return inside of a loop?")
+        return list(values)
+
     return lambda module: eval(code, {"list": listed, **vars(module), **given})
-
-
-def listed(values: Any) -> Any:
-    """What `list` gives in a call; a text, or None, stays what it is, so that the message shows what came."""
-    return values if values is None or isinstance(values, str) else list(values)
 
 
 def difference(actual: Any, expected: Any, tolerance: float) -> str:
     """What distinguishes the two, in a line or a few; "" if nothing does."""
     if actual is None and expected is not None:
-        return f"got None, wanted {describe(expected)} {NO_RETURN}"
+        wanted = describe(expected)
+        return f"got None, wanted {wanted if len(wanted) < LONG / 2 else type(expected).__name__} {NO_RETURN}"
     if isinstance(expected, Tensor):
         return tensor_difference(actual, expected, tolerance)
     if isinstance(expected, Mapping):
@@ -128,7 +134,8 @@ def difference(actual: Any, expected: Any, tolerance: float) -> str:
                 return f"{name}: {difference(actual[name], value, tolerance)}"
         for name in expected:
             if name not in actual:
-                return f"no {name!r} in the result"
+                others = difflib.get_close_matches(str(name), [str(n) for n in actual if n not in expected], n=1)
+                return f"no {name!r} in the result" + "".join(f", but {other!r}" for other in others)
         for name in actual:
             if name not in expected:
                 return f"{name!r} should not be in the result"
@@ -228,7 +235,8 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 def describe(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"a {name_of(value.dtype)} tensor of shape {tuple(value.shape)}"
+        name = name_of(value.dtype)
+        return f"a{'n' * name.startswith('i')} {name} tensor of shape {tuple(value.shape)}"
     if isinstance(value, (list, tuple)) and any(isinstance(part, (Tensor, list, tuple)) for part in value):
         return f"a {type(value).__name__} of {len(value)} ({shortened(', '.join(map(describe, value)))})"
     if isinstance(value, Mapping):

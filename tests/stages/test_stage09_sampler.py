@@ -133,11 +133,16 @@ GIVEN = {
 
 
 def new_stand_ins(module, schedule, dtype):
-    """A model of stand-ins, for one call; `steps` are those that on_step is told."""
-    unet, steps = FakeUNet(), []
+    """A model of stand-ins, for one call; `steps` are those that on_step is told, each after so many `runs`."""
+    unet, steps, runs = FakeUNet(), [], []
+
+    def on_step(step):
+        steps.append(step)
+        runs.append(len(unet.calls))
+
     model = module.StableDiffusion(fake_tokenizer, FakeTextEncoder(dtype), unet, FakeVAE(), schedule)
     return {
-        "model": model, "unet": unet, "generator": seeded(), "steps": steps, "on_step": steps.append,
+        "model": model, "unet": unet, "generator": seeded(), "steps": steps, "runs": runs, "on_step": on_step,
         "after_step": FakeAfterStep(),
     }
 
@@ -244,6 +249,17 @@ def test_guided_answer(check_call, samples, hint):
         "predict_noise(unet, latents, 501, context, negative_context, 3.0)",
         guided(3.0, context, negative_context)(latents, 501), what=f"for {samples} samples:", hint=hint,
         latents=latents, context=context, negative_context=negative_context,
+    )
+
+
+@prediction
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_guided_answer_at_small_scales(check_call, scale):
+    check_call(
+        "predict_noise(unet, latents, 501, context, negative_context, scale)",
+        guided(scale, CONTEXT, NEGATIVE_CONTEXT)(NOISE, 501), what=f"at scale {scale}:",
+        hint="with a negative_context, both predictions are combined, whatever the scale is.",
+        latents=NOISE, context=CONTEXT, negative_context=NEGATIVE_CONTEXT, scale=scale,
     )
 
 
@@ -512,6 +528,22 @@ def test_on_step_is_told_every_step(check_call):
         f"{TEXT_TO_IMAGE}, Sampling(3), on_step)",
         {"timesteps": [667, 334, 1], "the last one's picture": wanted, "the result": wanted}, seen,
         "the steps that on_step gets in",
+    )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(f"{TEXT_TO_IMAGE}, Sampling(3, 1.0), on_step)", marks=text),
+        pytest.param(f"{IMAGE_TO_IMAGE}, 1.0, Sampling(3, 1.0), on_step)", marks=image),
+        pytest.param(f"{INPAINT}, 1.0, Sampling(3, 1.0), on_step)", marks=painting),
+    ],
+    ids=["text to image", "image to image", "inpainting"],
+)
+def test_on_step_is_told_at_once(check_call, call):
+    check_call(
+        call, [1, 2, 3], lambda after: after.runs, "how often the U-Net has run when on_step is called in",
+        "finish takes the steps one by one, as denoise yields them: do not collect them before.",
     )
 
 
