@@ -495,7 +495,7 @@ SPATIAL = "SpatialTransformer(12, 3, 10, num_groups=4)"
     [
         (
             ["proj_out"], TOLERANCE, "with proj_out at zero",
-            "the result is added to x itself: not left out, not after the norm.",
+            "x itself is left: the shortcut leads around the norm, the block and proj_out.",
         ),
         (
             [f"transformer_blocks.0.{last}" for last in SUBLAYERS.values()], ROUGH, "with a block that changes nothing",

@@ -639,6 +639,12 @@ MISTAKES = [
         "the feed-forward network comes first. It works on what attention has collected, so it comes last.",
     ),
     Mistake(
+        "block-feed-forward-result-dropped",
+        "        x = x + self.feed_forward(self.norm3(x))\n        return x\n",
+        "        y = x + self.feed_forward(self.norm3(x))\n        return x\n",
+        "the block returns what it had before the feed-forward part.",
+    ),
+    Mistake(
         "block-parts-side-by-side",
         """\
         x = x + self.self_attention(self.norm1(x))
@@ -713,6 +719,12 @@ MISTAKES = [
         "tokens = self.block(tokens, context)",
         "tokens = tokens + self.block(tokens, context)",
         "the spatial transformer adds the tokens to what the block gives. The block has its own shortcuts.",
+    ),
+    Mistake(
+        "spatial-shortcut-before-proj-out",
+        "return x + self.proj_out(tokens_to_image(tokens, height, width))",
+        "return self.proj_out(x + tokens_to_image(tokens, height, width))",
+        "the spatial transformer adds x before proj_out. The shortcut leads around proj_out as well.",
     ),
     Mistake(
         "norm-after-proj-in",

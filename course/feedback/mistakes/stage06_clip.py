@@ -297,6 +297,12 @@ MISTAKES = [
         "one token fewer than possible is kept. Two places go to the marks.",
     ),
     Mistake(
+        "characters-cut-for-tokens",
+        "self.tokenize(prompt)[: self.max_length - 2]",
+        "self.tokenize(prompt[: self.max_length - 2])",
+        "the prompt is cut to max_length - 2 characters. Tokens are cut, and a token can have many characters.",
+    ),
+    Mistake(
         "long-prompts-not-cut",
         "*self.tokenize(prompt)[: self.max_length - 2]",
         "*self.tokenize(prompt)",
