@@ -72,7 +72,7 @@ COMMANDS = (
     Command("check", "tools.check:check", "the repo's own tests, against solutions/",
             (("", "the repo's own tests, against solutions/ (SLOW=1: the slow ones too)"),)),
     Command("mutants", "tools.mutants:mutants", "do the tests notice every known mistake?",
-            (("", "do the tests notice every known mistake, and name no other? (STAGE=3: those of that stage)"),)),
+            (("", "do the tests notice every known mistake, and name no other? (STAGE=3: that one)"),)),
     Command("mutation", "tools.mutation:mutation", "do the tests notice any small change of a solution?",
             (("", "do they notice any small change? (STAGE=3; wants one more package, which it names)"),)),
     Command("train", "course.training.command:train", "train the small model",

@@ -23,7 +23,9 @@ from course.feedback.mistakes import changed, exercise_at, exercise_of, mistakes
 from course.learn.board import Verdict
 from tools.versions import Version, run_versions
 
-SECONDS = 1.0  # for a diagnosis: half of what it has for a learner, so that it claims rather more than less
+SECONDS = (
+    1.0  # of other tests for a diagnosis: half of what it has for a learner, so that it claims rather more than less
+)
 MOST_FALSE = 0.01  # the share of what is handed in
 OTHER_NUMBERS = 1_000_000  # what is added to the seeds of the tests' random numbers
 

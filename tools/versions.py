@@ -39,8 +39,8 @@ def run_versions(
     Args:
         report: called with each version's index and verdict as soon as it is there.
         diagnose: whether the failures name the mistake, which takes most of the time.
-        seconds: how long a diagnosis may compute; None: as long as for a learner. In less time it sees fewer tests, and
-            so it rules out fewer mistakes.
+        seconds: how long a diagnosis may run other tests; None: as long as for a learner. In less time it sees fewer
+            tests, and so it rules out fewer mistakes.
 
     Raises:
         RuntimeError: if the tests could not be run.

@@ -116,7 +116,11 @@ def evaluated(call: str, given: Mapping[str, Any]) -> Callable[[ModuleType], Any
             raise AssertionError(f"{call}: got a single {kind}, wanted several: is there a return inside of a loop?")
         return list(values)
 
-    return lambda module: eval(code, {"list": listed, **vars(module), **given})
+    def call_it(module: ModuleType) -> Any:  # with new dictionaries each time, since a call may take things off them
+        values = {name: dict(value) if type(value) is dict else value for name, value in given.items()}
+        return eval(code, {"list": listed, **vars(module), **values})
+
+    return call_it
 
 
 def difference(actual: Any, expected: Any, tolerance: float) -> str:

@@ -9,7 +9,7 @@ It reads requests and writes news, one JSON object per line. A request may hold
         "whole": true     goes on after a failure, unless that can be said of every other test as well
         "workers": 1      how many forks share the tests (otherwise one per processor)
         "diagnose": 0     how many failures each of them explains at length (otherwise 1); 0: nothing is said of any
-        "seconds": 0.5    how long it may compute for that
+        "seconds": 0.5    how long it may run other tests for that
     {"warm": 3}           gets ready to diagnose failures of this stage
     {"stop": true}        ends all runs, without a word
 
@@ -279,7 +279,7 @@ def work(request: dict[str, Any], items: list[pytest.Item], indices: Iterable[in
     os.environ["COURSE_EXERCISES"] = request["folder"]
     diagnosis.left = request.get("diagnose", 1)
     diagnosis.off = diagnosis.left == 0
-    diagnosis.LIMIT = request.get("seconds", diagnosis.LIMIT)
+    diagnosis.LIMIT_OF_OTHERS = request.get("seconds", diagnosis.LIMIT_OF_OTHERS)
     for index in indices:
         faulthandler.dump_traceback_later(LONGEST_TEST, exit=True, file=2)
         if run_test(request, items[index], say):

@@ -15,11 +15,11 @@ def positions(studio: Studio) -> Page:
     alike = table @ table.T / (CHANNELS / 2)  # sin^2 + cos^2 = 1 for each frequency
     figure = new_figure(height=3.4)
     left, right = figure.subplots(1, 2, width_ratios=[1.9, 1.0])
-    left.imshow(table, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    left.imshow(table.numpy(), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     left.set_title("positions: a row for each frame", fontsize=9)
     left.set_xlabel("channel", fontsize=8)
     left.set_ylabel("frame", fontsize=8)
-    shown = right.imshow(alike, cmap="viridis", vmin=float(alike.min()), vmax=1.0)
+    shown = right.imshow(alike.numpy(), cmap="viridis", vmin=float(alike.min()), vmax=1.0)
     right.set_title("how much alike two frames are", fontsize=9)
     right.set_xlabel("frame", fontsize=8)
     figure.colorbar(shown, ax=right, shrink=0.8)

@@ -103,7 +103,7 @@ def test_level_2_a_changed_argument_and_an_error_are_differences(play):
     assert play("stage01/any-number-of-groups", 2, "group_norm(randn(1, 6, 2, 2), 4)")[0] == 4
 
 
-@pytest.mark.parametrize("code", ["str(group_norm)", "GroupNorm(2, 4).forward.__module__", "id(torch.ones(1))"])
+@pytest.mark.parametrize("code", ["str(group_norm)", "GroupNorm(2, 4).forward.__module__"])
 def test_what_differs_between_two_right_versions_is_no_evidence(play, code):
     points, shown = play("stage01/one-group", 2, code)
     assert points is None and "two copies of the right version" in shown

@@ -25,6 +25,7 @@ for name in ("fork", "forkpty", "sched_getaffinity"):
     delattr(os, name)
 for name in ("SIGALRM", "SIGVTALRM", "SIGPROF", "setitimer", "getitimer"):
     delattr(signal, name)
+import huggingface_hub.utils._terminal  # which asks for termios everywhere but on Windows
 for name in ("fcntl", "termios", "tty"):
     sys.modules[name] = None
 """
@@ -90,7 +91,8 @@ def test_the_result_for_a_program(folder, tmp_path, environment):
     assert code == 1 and result["version"] == 1
     assert list(tmp_path.glob("result.json*")) == [tmp_path / "result.json"]
     stages = {stage["number"]: stage for stage in result["stages"]}
-    states = ["done", "failing", "cannot be loaded", "cannot be loaded", *["to do"] * 3, "failing", *["to do"] * 2]
+    states = ["done", "failing", "cannot be loaded", "cannot be loaded", *["to do"] * 3, "failing"]
+    states += ["to do"] * (len(STAGES) - 8)
     assert [stage["state"] for stage in stages.values()] == states
     assert [stage["name"] for stage in stages.values()] == [stage.name for stage in STAGES]
 

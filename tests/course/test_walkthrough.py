@@ -202,7 +202,7 @@ def test_every_command_of_make_help(repo):
     code, shown = make(repo, "help")
     assert code == 0 and shown.strip() == cli.help_text().strip()
     assert max(map(len, shown.splitlines())) <= 120
-    commands = dict.fromkeys(re.findall(r"^  make (\w+)", shown, re.MULTILINE))
+    commands = dict.fromkeys(re.findall(r"^  make ([\w-]+)", shown, re.MULTILINE))
     assert list(commands) == [command.name for command in cli.COMMANDS]
     for command in commands:
         code, shown = make(repo, "-n", command)

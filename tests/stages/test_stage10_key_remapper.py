@@ -288,7 +288,7 @@ both = pytest.mark.parametrize("part", [pytest.param(part, marks=mark) for part,
 def test_unknown_name(stage, part, name):
     tensors = tensors_of(part, checkpoint()) | {name: torch.zeros(1)}
     check(
-        stage, lambda m: error_of(lambda: getattr(m, f"remap_{part}")(tensors)) != "no ValueError", True,
+        stage, lambda m: error_of(lambda: getattr(m, f"remap_{part}")(dict(tensors))) != "no ValueError", True,
         f"whether remap_{part}(state_dict) raises a ValueError for {name}",
         hint="leave no tensor out without saying so.",
     )
@@ -520,10 +520,11 @@ def test_the_dictionary_passed_in_is_not_changed(stage, function):
     def run(module):
         copy = dict(tensors)
         getattr(module, function)(*([Pair()] if part == "load_weights" else []), copy)
-        return [name for name in tensors if copy.get(name) is not tensors[name]] + [n for n in copy if n not in tensors]
+        changed = [name for name in tensors if copy.get(name) is not tensors[name]]
+        return (changed + [name for name in copy if name not in tensors])[:3]
 
     check(
-        stage, run, [], f"names whose tensors {function} changes in state_dict",
+        stage, run, [], f"the first names whose tensors {function} changes in state_dict",
         hint="make a new dictionary; another model may want to read this one.",
     )
 
