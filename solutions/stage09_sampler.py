@@ -238,7 +238,7 @@ def text_to_image(
         prompts, negative_prompts: one of each per picture; "" for no negative prompt.
         noise: (batch, latent channels, height / 8, width / 8), float32, standard normal.
         sampling: how to draw.
-        on_step: called with each Step.
+        on_step: called with each Step, before the next one begins.
 
     Returns:
         (batch, 3, height, width), float32, about [-1, 1].

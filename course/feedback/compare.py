@@ -1,7 +1,7 @@
 """What all stage tests share: run the learner's code, compare, and say in a few lines what is wrong."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from course.feedback import diagnosis, float32
 
 LONG = 150  # characters of a list that is not shown in full
+NO_RETURN = "(is there a return?)"
 TOLERANCE = 1e-10  # relative error of float64 results; rounding alone stays below 1e-13 in every block
 
 
@@ -97,7 +98,7 @@ def check(
         lines = [f"{call}: {problem}"]
         if diagnosis.left > 0 and float32.is_to_blame(lambda: trial.of(stage), trial.is_right):
             lines.append(float32.CAUSE)
-        else:
+        elif NO_RETURN not in problem:  # the hint is about wrong values, and here is none
             lines += [explain(stage) if explain else "", f"  Hint: {hint}" if hint else ""]
         raise diagnosis.attach(AssertionError("\n".join(filter(None, lines))), trial, result)
 
@@ -106,15 +107,27 @@ def evaluated(call: str, given: Mapping[str, Any]) -> Callable[[ModuleType], Any
     """A function of a module that makes the call with the names of the module and the given ones."""
     code = compile(call, f"<{call}>", "eval")
 
+    def listed(values: Any) -> Any:
+        """What `list` gives; but a text, or None, stays what it is, so that the message shows what came."""
+        if values is None or isinstance(values, str):
+            return values
+        if not isinstance(values, Iterable):
+            kind = type(values).__name__
+            raise AssertionError(f"{call}: got a single {kind}, wanted several: is there a return inside of a loop?")
+        return list(values)
+
     def call_it(module: ModuleType) -> Any:  # with new dictionaries each time, since a call may take things off them
         values = {name: dict(value) if type(value) is dict else value for name, value in given.items()}
-        return eval(code, {**vars(module), **values})
+        return eval(code, {"list": listed, **vars(module), **values})
 
     return call_it
 
 
 def difference(actual: Any, expected: Any, tolerance: float) -> str:
     """What distinguishes the two, in a line or a few; "" if nothing does."""
+    if actual is None and expected is not None:
+        wanted = describe(expected)
+        return f"got None, wanted {wanted if len(wanted) < LONG / 2 else type(expected).__name__} {NO_RETURN}"
     if isinstance(expected, Tensor):
         return tensor_difference(actual, expected, tolerance)
     if isinstance(expected, Mapping):
@@ -125,7 +138,8 @@ def difference(actual: Any, expected: Any, tolerance: float) -> str:
                 return f"{name}: {difference(actual[name], value, tolerance)}"
         for name in expected:
             if name not in actual:
-                return f"no {name!r} in the result"
+                others = difflib.get_close_matches(str(name), [str(n) for n in actual if n not in expected], n=1)
+                return f"no {name!r} in the result" + "".join(f", but {other!r}" for other in others)
         for name in actual:
             if name not in expected:
                 return f"{name!r} should not be in the result"
@@ -171,9 +185,7 @@ def plain_difference(actual: Any, expected: Any) -> str:
 
 def tensor_difference(actual: Any, expected: Tensor, tolerance: float) -> str:
     if not isinstance(actual, Tensor):
-        return f"got {describe(actual)}, wanted {describe(expected)}" + (
-            " (is there a return?)" if actual is None else ""
-        )
+        return f"got {describe(actual)}, wanted {describe(expected)}"
     if actual.shape != expected.shape:
         return f"the shape is {tuple(actual.shape)}, wanted {tuple(expected.shape)}"
     if actual.dtype != expected.dtype:
@@ -227,7 +239,8 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 def describe(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"a {name_of(value.dtype)} tensor of shape {tuple(value.shape)}"
+        name = name_of(value.dtype)
+        return f"a{'n' * name.startswith('i')} {name} tensor of shape {tuple(value.shape)}"
     if isinstance(value, (list, tuple)) and any(isinstance(part, (Tensor, list, tuple)) for part in value):
         return f"a {type(value).__name__} of {len(value)} ({shortened(', '.join(map(describe, value)))})"
     if isinstance(value, Mapping):

@@ -96,6 +96,20 @@ def test_a_float_is_no_whole_number():
         assert "not whole numbers: got [981" in difference(got, [981, 1], 0.0)
 
 
+@pytest.mark.parametrize("wanted", [torch.zeros(2), [1, 2], {"the output": torch.zeros(2)}], ids=["1", "2", "3"])
+def test_a_missing_return_gets_no_hint_about_values(wanted):
+    given = {"the output": None} if isinstance(wanted, dict) else None
+    with pytest.raises(AssertionError, match=r"got None, wanted .*is there a return\?") as caught:
+        check(version(1, "one-group"), lambda module: given, wanted, "the call", hint="x itself is added.")
+    assert "Hint" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("gives", "told"), [("'ab'", r"got 'ab'"), ("None", r"got None.*is there a return\?")])
+def test_a_text_is_not_shown_as_a_list_of_letters(gives, told):
+    with pytest.raises(AssertionError, match=told):
+        check(version(1, "one-group"), f"list({gives})", ["a", "b"], "the call")
+
+
 def test_right_results_are_not_diagnosed(monkeypatch):
     monkeypatch.setattr(diagnosis, "finding", lambda *args: pytest.fail("a right result was diagnosed"))
     x = rand(2, 6, 3, 5)

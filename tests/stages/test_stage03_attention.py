@@ -340,7 +340,7 @@ def test_pixel_attention_of_zero_leaves_the_picture(stage):
     text, x = "PixelAttention(12, num_groups=4)", rand(2, 12, 3, 5, scale=2.0, shift=1.0)
     check_counterpart(
         stage, text, without(counterpart(text), "to_out.0"), about="with to_out at zero", x=x,
-        hint="the result is added to x itself, not to the normalised x.",
+        hint="x itself is left: the shortcut leads around the norm and around to_out.",
     )
 
 
@@ -495,7 +495,7 @@ SPATIAL = "SpatialTransformer(12, 3, 10, num_groups=4)"
     [
         (
             ["proj_out"], TOLERANCE, "with proj_out at zero",
-            "the result is added to x itself: not left out, not after the norm.",
+            "x itself is left: the shortcut leads around the norm, the block and proj_out.",
         ),
         (
             [f"transformer_blocks.0.{last}" for last in SUBLAYERS.values()], ROUGH, "with a block that changes nothing",

@@ -171,7 +171,7 @@ def names_of_ids():
 
 
 def names(ids):
-    return [names_of_ids().get(int(i), i) for i in ids]
+    return [names_of_ids().get(int(i), i) if isinstance(i, (int, torch.Tensor)) else i for i in ids]
 
 
 def check_tokens(stage, text, hint=""):
@@ -267,7 +267,7 @@ ROW_CASES = {
     "one prompt in a list": (["a red house"], "begin mark, tokens, end mark, and end marks up to 77 in all."),
     "a prompt without a list":
         ("a red house", "one prompt is one row: (1, 77). A str is a sequence too, of its characters."),
-    "several prompts": (["a red house", "", "the cat sat on the carpet"], "all rows have 77 ids, so they fit."),
+    "several prompts": (["a red house", "", "the cat sat on the carpet"], "a row of 77 ids for each prompt, in order."),
     "a tuple of prompts": (("a red house", "", "the cat sat on the carpet"), "a tuple is as good as a list."),
     "the empty prompt": ([""], "a begin mark and 76 end marks."),
 }
@@ -434,7 +434,7 @@ NUMBERS[1:, 0] = -math.inf
 LAYER_CASES = {  # factors of parameters; x; mask; tolerance; about the call; what a difference means
     "the feed-forward part": (
         {"self_attn": 0}, X, NO_MASK, ROUGH, "with zeros for the attention's weights",
-        "x + fc2(quick_gelu(fc1(norm2(x)))): norm first, quick_gelu between the layers, then the sum."),
+        "x itself comes through the first line; the second is x + fc2(quick_gelu(fc1(norm2(x))))."),
     "the attention part": (
         {"fc2": 0}, X, NO_MASK, ROUGH, "with zeros for fc2 and for the mask",
         "x + attention(norm1(x)): norm first, config.num_heads heads, then the sum."),

@@ -131,7 +131,7 @@ def test_product_so_far(stage):
     check(
         stage, "alphas_cumprod(betas)", torch.tensor([0.5, 0.4, 0.36], dtype=torch.float64),
         "alphas_cumprod(torch.tensor([0.5, 0.2, 0.1]))", betas=torch.tensor([0.5, 0.2, 0.1], dtype=torch.float64),
-        hint="multiply 1 - beta, not beta; each entry is the product up to and including its own factor.",
+        hint="each entry is the product of 1 - beta up to and including its own factor.",
     )
 
 
@@ -342,7 +342,7 @@ def log_snr_half(timestep):
     [
         of_ddim("add_noise at next_timestep, with the guess of the original and the same noise; not at timestep - 1."),
         of_euler("divide by sqrt(abar_t) before, multiply by sqrt(abar_next) after; sigma is sqrt((1 - abar) / abar)."),
-        of_dpm("h is lambda_next - lambda_t, which is positive; the signs of h and of the last term."),
+        of_dpm("lambda is the natural logarithm of alpha / sigma; h = lambda_next - lambda_t is positive."),
     ],
 )
 def test_with_the_right_noise_there_is_less_of_it(stage, stepper, hint):
@@ -463,7 +463,7 @@ def test_steps_of_diffusers(stage, num_steps, stepper, more, name, options, tole
         return walk(step, num_steps, intervals)
 
     wanted = walk_of_diffusers(name, num_steps, intervals, **options)
-    check(stage, run, wanted, f"{num_steps} steps of {call}", tolerance=tolerance, hint=hint)
+    check(stage, run, wanted, f"{num_steps} step{'s' * (num_steps > 1)} of {call}", tolerance=tolerance, hint=hint)
 
 
 def published_start():

@@ -133,11 +133,16 @@ GIVEN = {
 
 
 def new_stand_ins(module, schedule, dtype):
-    """A model of stand-ins, for one call; `steps` are those that on_step is told."""
-    unet, steps = FakeUNet(), []
+    """A model of stand-ins, for one call; `steps` are those that on_step is told, each after so many `runs`."""
+    unet, steps, runs = FakeUNet(), [], []
+
+    def on_step(step):
+        steps.append(step)
+        runs.append(len(unet.calls))
+
     model = module.StableDiffusion(fake_tokenizer, FakeTextEncoder(dtype), unet, FakeVAE(), schedule)
     return {
-        "model": model, "unet": unet, "generator": seeded(), "steps": steps, "on_step": steps.append,
+        "model": model, "unet": unet, "generator": seeded(), "steps": steps, "runs": runs, "on_step": on_step,
         "after_step": FakeAfterStep(),
     }
 
@@ -244,6 +249,17 @@ def test_guided_answer(check_call, samples, hint):
         "predict_noise(unet, latents, 501, context, negative_context, 3.0)",
         guided(3.0, context, negative_context)(latents, 501), what=f"for {samples} samples:", hint=hint,
         latents=latents, context=context, negative_context=negative_context,
+    )
+
+
+@prediction
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_guided_answer_at_small_scales(check_call, scale):
+    check_call(
+        "predict_noise(unet, latents, 501, context, negative_context, scale)",
+        guided(scale, CONTEXT, NEGATIVE_CONTEXT)(NOISE, 501), what=f"at scale {scale}:",
+        hint="with a negative_context, both predictions are combined, whatever the scale is.",
+        latents=NOISE, context=CONTEXT, negative_context=NEGATIVE_CONTEXT, scale=scale,
     )
 
 
@@ -593,6 +609,16 @@ OF_TEXT = pytest.param(TEXT_TO_IMAGE, marks=text, id="text to image")
 OF_IMAGES = [
     pytest.param(IMAGE_TO_IMAGE, marks=image, id="image to image"), pytest.param(INPAINT, marks=painting, id="inpaint"),
 ]
+
+
+@pytest.mark.parametrize("call", [OF_TEXT, *OF_IMAGES])
+def test_on_step_is_told_at_once(check_call, call):
+    check_call(
+        f"{call}, sampling=Sampling(3, 1.0), on_step=on_step)", [1],
+        lambda after: sorted({last - first for first, last in itertools.pairwise([0, *after.runs])}),
+        "how many steps are taken before each call of on_step in",
+        "finish takes the steps one by one, as denoise yields them: do not collect them before.",
+    )
 
 
 @pytest.mark.parametrize("call", OF_IMAGES)

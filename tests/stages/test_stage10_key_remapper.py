@@ -38,9 +38,9 @@ UNETS = {
         channels=(4, 8, 12), attention=(False, True, True), blocks_per_level=1, num_groups=2, num_heads=2,
         context_channels=12,
     ),
-    "three blocks, wide then narrow": UNetConfig(
-        channels=(8, 4, 4), attention=(True, False, True), blocks_per_level=3, num_heads=2, context_channels=12,
-        num_groups=2,
+    "four levels, three blocks, wide then narrow": UNetConfig(  # its last upsampling is in output_blocks.11
+        channels=(8, 4, 4, 4), attention=(True, False, True, False), blocks_per_level=3, num_heads=2,
+        context_channels=12, num_groups=2,
     ),
 }
 VAES = {
@@ -93,6 +93,8 @@ def error_of(call):
         call()
     except ValueError as error:
         return str(error) or "ValueError without a message"
+    except AssertionError:
+        return "AssertionError in place of ValueError"
     return "no ValueError"
 
 
@@ -157,7 +159,7 @@ def test_averages_take_the_places_of_raw_weights_and_all_else_stays(stage):
     }
     check(
         stage, "select_ema(state_dict)", tensors | selected, state_dict=tensors,
-        hint="the result has the same names as the checkpoint; the averages themselves stay too.",
+        hint="same names as in the checkpoint; an average for each U-Net tensor; all else as it was, averages too.",
     )
 
 
@@ -205,7 +207,7 @@ MIDDLE = "block_1 is residual1, block_2 is residual2."
 ATTENTION = "q, k, v, proj_out are to_q, to_k, to_v, to_out; their weights lose the last two dimensions, of size 1."
 SAME_NAMES = ("quant_conv", "post_quant_conv", "encoder.conv_in", "decoder.norm_out", "encoder.conv_out")
 VAE_PARTS = dict.fromkeys(SAME_NAMES, "this layer has the same name on both sides.") | {
-    "encoder.levels": "down.I.block.J is levels.I.residuals.J; nin_shortcut is shortcut.",
+    "encoder.levels": "down.I.block.J is levels.I.residuals.J, downsample is resize, nin_shortcut is shortcut.",
     "encoder.middle.residual": MIDDLE,
     "decoder.middle.residual": MIDDLE,
     "encoder.middle.attention": ATTENTION,
@@ -411,6 +413,21 @@ def test_what_does_not_fit_is_named(stage, problem):
         stage, lambda m: names(lambda: m.load_weights(Pair(), weights), *mentioned), mentioned,
         f"what the ValueError names in load_weights(model, state_dict) with a tensor {problem}",
         hint="compare both sets of names and all shapes; raise a ValueError that names what is wrong.",
+    )
+
+
+@loading
+@pytest.mark.parametrize(("problem", "other"), [("missing", "unexpected"), ("unexpected", "missing")])
+def test_missing_and_unexpected_are_told_apart(stage, problem, other):
+    weights, _ = PROBLEMS[problem]
+
+    def run(module):
+        text = error_of(lambda: module.load_weights(Pair(), weights)).lower()
+        return other if other in text and problem not in text else problem
+
+    check(
+        stage, run, problem, f"what the ValueError of load_weights(model, state_dict) calls a tensor that is {problem}",
+        hint="missing: a parameter without a tensor; unexpected: a tensor without a parameter.",
     )
 
 

@@ -148,6 +148,22 @@ MISTAKES = [
         "the softmax runs over the queries. It runs over the keys: the weights of one query sum to one.",
     ),
     Mistake(
+        "weights-scaled-instead-of-scores",
+        """\
+    scores = (query / math.sqrt(d)) @ key.transpose(-2, -1)  # (..., queries, keys)
+    if mask is not None:
+        scores = scores + mask
+    return torch.softmax(scores, dim=-1) @ value
+""",
+        """\
+    scores = query @ key.transpose(-2, -1)
+    if mask is not None:
+        scores = scores + mask
+    return torch.softmax(scores, dim=-1) / math.sqrt(d) @ value
+""",
+        "the weights are divided by sqrt(d), after the softmax. They then no longer sum to one.",
+    ),
+    Mistake(
         "softmax-forgotten",
         "torch.softmax(scores, dim=-1)",
         "scores",
@@ -182,6 +198,13 @@ MISTAKES = [
         "scores = scores + mask",
         'scores = scores.masked_fill(mask != 0, float("-inf"))',
         "every number other than 0 in the mask excludes a key. The mask is added, whatever its numbers are.",
+    ),
+    Mistake(
+        "mask-zeros-excluded",
+        "scores = scores + mask",
+        "scores = scores.masked_fill(mask == 0, -math.inf)",
+        "a key is excluded where the mask is 0. That is for masks of ones and zeros; this one is 0 where a query may "
+        "look, and is added.",
     ),
     Mistake(
         "mask-after-the-softmax",
@@ -398,6 +421,12 @@ MISTAKES = [
         "PixelAttention does not add x. Attention is a correction, like a residual block.",
     ),
     Mistake(
+        "pixel-attention-shortcut-before-to-out",
+        "return x + tokens_to_image(self.to_out(mixed), height, width)",
+        "return tokens_to_image(self.to_out(mixed + image_to_tokens(x)), height, width)",
+        "PixelAttention adds x before to_out. The shortcut leads around to_out as well.",
+    ),
+    Mistake(
         "pixel-attention-adds-the-normalised-input",
         PIXELS,
         "return tokens_to_image(tokens + self.to_out(mixed), height, width)",
@@ -610,6 +639,12 @@ MISTAKES = [
         "the feed-forward network comes first. It works on what attention has collected, so it comes last.",
     ),
     Mistake(
+        "block-feed-forward-result-dropped",
+        "        x = x + self.feed_forward(self.norm3(x))\n        return x\n",
+        "        y = x + self.feed_forward(self.norm3(x))\n        return x\n",
+        "the block returns what it had before the feed-forward part.",
+    ),
+    Mistake(
         "block-parts-side-by-side",
         """\
         x = x + self.self_attention(self.norm1(x))
@@ -678,6 +713,18 @@ MISTAKES = [
         "return x + self.proj_out(tokens_to_image(tokens, height, width))",
         "return self.norm(x) + self.proj_out(tokens_to_image(tokens, height, width))",
         "the spatial transformer adds its input after the norm. The direct path takes x as it came.",
+    ),
+    Mistake(
+        "spatial-tokens-added-again",
+        "tokens = self.block(tokens, context)",
+        "tokens = tokens + self.block(tokens, context)",
+        "the spatial transformer adds the tokens to what the block gives. The block has its own shortcuts.",
+    ),
+    Mistake(
+        "spatial-shortcut-before-proj-out",
+        "return x + self.proj_out(tokens_to_image(tokens, height, width))",
+        "return self.proj_out(x + tokens_to_image(tokens, height, width))",
+        "the spatial transformer adds x before proj_out. The shortcut leads around proj_out as well.",
     ),
     Mistake(
         "norm-after-proj-in",

@@ -216,6 +216,12 @@ MISTAKES = [
         "the alphabet is looked up with characters. It has one entry per byte; a character beyond ASCII is several.",
     ),
     Mistake(
+        "bytes-as-numbers-of-characters",
+        'self.alphabet[byte] for byte in word.encode("utf-8")',
+        'chr(byte) for byte in word.encode("utf-8")',
+        "each byte is written as the character of its number. The byte alphabet writes 68 of the 256 differently.",
+    ),
+    Mistake(
         "latin-1",
         'word.encode("utf-8")',
         'word.encode("latin-1", "replace")',
@@ -291,6 +297,12 @@ MISTAKES = [
         "one token fewer than possible is kept. Two places go to the marks.",
     ),
     Mistake(
+        "characters-cut-for-tokens",
+        "self.tokenize(prompt)[: self.max_length - 2]",
+        "self.tokenize(prompt[: self.max_length - 2])",
+        "the prompt is cut to max_length - 2 characters. Tokens are cut, and a token can have many characters.",
+    ),
+    Mistake(
         "long-prompts-not-cut",
         "*self.tokenize(prompt)[: self.max_length - 2]",
         "*self.tokenize(prompt)",
@@ -301,6 +313,12 @@ MISTAKES = [
         "*self.tokenize(prompt)[: self.max_length - 2]",
         "*self.tokenize(prompt)[-(self.max_length - 2) :]",
         "a prompt that is too long loses its first tokens. It loses its last ones.",
+    ),
+    Mistake(
+        "first-prompt-only",
+        "            rows.append(ids + [self.end] * (self.max_length - len(ids)))\n",
+        "            rows.append(ids + [self.end] * (self.max_length - len(ids)))\n            break\n",
+        "only the first prompt gets a row.",
     ),
     Mistake(
         "padded-with-zeros",
@@ -460,6 +478,18 @@ MISTAKES = [
         "the layer does not add x after fc2. Both of its parts are corrections.",
     ),
     Mistake(
+        "layer-attention-shortcut-after-norm1",
+        "        x = x + self.attention(self.norm1(x), mask=mask)\n",
+        "        x = self.norm1(x)\n        x = x + self.attention(x, mask=mask)\n",
+        "the attention's shortcut adds norm1(x). It adds x as it came.",
+    ),
+    Mistake(
+        "layer-mlp-shortcut-after-norm2",
+        "        x = x + self.fc2(quick_gelu(self.fc1(self.norm2(x))))\n",
+        "        x = self.norm2(x)\n        x = x + self.fc2(quick_gelu(self.fc1(x)))\n",
+        "the shortcut of the feed-forward part adds norm2(x). It adds x as it came.",
+    ),
+    Mistake(
         "layer-post-norm",
         """\
         x = x + self.attention(self.norm1(x), mask=mask)
@@ -588,6 +618,18 @@ MISTAKES = [
         "for layer in self.layers:",
         "for layer in self.layers[:-1]:",
         "the last layer is left out. Stable Diffusion 2 does that; version 1 uses all layers.",
+    ),
+    Mistake(
+        "results-of-the-layers-dropped",
+        "x = layer(x, mask)",
+        "layer(x, mask)",
+        "the layers are called, but what they return is not kept: x stays what it was before them.",
+    ),
+    Mistake(
+        "return-inside-the-loop",
+        "            x = layer(x, mask)\n        return self.final_norm(x)",
+        "            x = layer(x, mask)\n            return self.final_norm(x)\n        return self.final_norm(x)",
+        "the encoder returns after its first layer: the return stands inside of the loop.",
     ),
     Mistake(
         "first-layer-for-all",

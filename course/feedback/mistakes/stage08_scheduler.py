@@ -179,6 +179,12 @@ MISTAKES = [
         "the picture is multiplied by abar. Its square root is the factor: abar is about variances.",
     ),
     Mistake(
+        "sigma-of-one-training-step",
+        "sigma = torch.sqrt(1.0 - abar).to(",
+        "sigma = torch.sqrt(self.betas[timesteps.cpu()]).reshape(-1, 1, 1, 1).to(",
+        "the noise is multiplied by sqrt(beta_t): step t alone adds that much. All steps up to t have added noise.",
+    ),
+    Mistake(
         "sigma-without-root",
         "sigma = torch.sqrt(1.0 - abar)",
         "sigma = (1.0 - abar)",
@@ -268,6 +274,18 @@ MISTAKES = [
         "* predicted_noise) / math.sqrt(abar)",
         "* predicted_noise) / abar",
         "the difference is divided by abar. The picture had been multiplied by the square root of it.",
+    ),
+    Mistake(
+        "guess-divides-the-noise-only",
+        "return (noisy - math.sqrt(1.0 - abar) * predicted_noise) / math.sqrt(abar)",
+        "return noisy - math.sqrt(1.0 - abar) * predicted_noise / math.sqrt(abar)",
+        "only the noise is divided by sqrt(abar). The whole difference is: it needs parentheses.",
+    ),
+    Mistake(
+        "guess-roots-exchanged",
+        "return (noisy - math.sqrt(1.0 - abar) * predicted_noise) / math.sqrt(abar)",
+        "return (noisy - math.sqrt(abar) * predicted_noise) / math.sqrt(1.0 - abar)",
+        "the two factors have changed places. In add_noise, sqrt(abar) belongs to the original.",
     ),
     Mistake(
         "guess-not-divided",
@@ -362,6 +380,18 @@ MISTAKES = [
         "first = 1 + (intervals - num_steps) * stride",
         "first = 1",
         "with one interval more, the 1 at the end is kept. It is left out then.",
+    ),
+    Mistake(
+        "last-timestep-left-out",
+        "return [first + i * stride for i in reversed(range(num_steps))]",
+        "return [first + i * stride for i in reversed(range(1, num_steps))]",
+        "the last timestep is missing: there is one less than num_steps.",
+    ),
+    Mistake(
+        "to-the-end-of-the-schedule",
+        "return [first + i * stride for i in reversed(range(num_steps))]",
+        "return list(range(first, self.num_train_timesteps, stride))[::-1]",
+        "the timesteps go on to the end of the schedule. If the stride was rounded down, these can be too many.",
     ),
     Mistake(
         "largest-left-out",
@@ -490,6 +520,12 @@ MISTAKES = [
         "with eta above 0, the fresh noise is left out.",
     ),
     Mistake(
+        "ddim-draws-its-own-noise",
+        "result = result + sigma * noise",
+        "result = result + sigma * torch.randn_like(latents)",
+        "ddim_step draws its own fresh noise. The caller gives it: then a seed gives the same picture again.",
+    ),
+    Mistake(
         "ddim-fresh-noise-not-scaled",
         "result = result + sigma * noise",
         "result = result + noise",
@@ -581,6 +617,18 @@ MISTAKES = [
         "return mean + math.sqrt(variance) * noise",
         "return mean",
         "ddpm_step adds no noise. It draws from a distribution; the mean is only its centre.",
+    ),
+    Mistake(
+        "ddpm-draws-its-own-noise",
+        "return mean + math.sqrt(variance) * noise",
+        "return mean + math.sqrt(variance) * torch.randn_like(latents)",
+        "ddpm_step draws its own fresh noise. The caller gives it: then a seed gives the same picture again.",
+    ),
+    Mistake(
+        "ddpm-ends-at-timestep-0",
+        "    return mean + math.sqrt(variance) * noise",
+        "    return original if next_timestep <= 0 else mean + math.sqrt(variance) * noise",
+        "the step to timestep 0 counts as the last one. The last step has next_timestep = -1.",
     ),
     Mistake(
         "ddpm-noise-not-scaled",
@@ -681,6 +729,12 @@ MISTAKES = [
         "    if next_timestep < 0:\n        return original\n",
         "    next_timestep = max(next_timestep, 0)\n",
         "the last step of DPM-Solver++ goes to timestep 0. It returns the guess.",
+    ),
+    Mistake(
+        "dpm-ends-at-timestep-0",
+        "    if next_timestep < 0:\n        return original",
+        "    if next_timestep <= 0:\n        return original",
+        "DPM-Solver++'s step to timestep 0 counts as the last one. The last step has next_timestep = -1.",
     ),
     Mistake(
         "dpm-always-first-order",

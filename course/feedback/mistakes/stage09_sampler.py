@@ -309,6 +309,18 @@ MISTAKES = [
         "the last step goes to timestep 0. It goes to -1, the clean picture.",
     ),
     Mistake(
+        "after-the-last-comes-the-first",
+        "timesteps[index + 1] if index + 1 < len(timesteps) else -1",
+        "timesteps[(index + 1) % len(timesteps)]",
+        "the last step goes to the first timestep again. Behind the last timestep comes -1.",
+    ),
+    Mistake(
+        "return-for-yield",
+        "        yield Step(index, len(timesteps), timestep, latents, original)",
+        "        return Step(index, len(timesteps), timestep, latents, original)",
+        "denoise returns its first Step and so ends. `yield` hands over a Step and goes on.",
+    ),
+    Mistake(
         "last-step-left-out",
         "    for index, timestep in enumerate(timesteps):\n",
         "    for index, timestep in enumerate(timesteps[:-1]):\n",
@@ -579,6 +591,12 @@ MISTAKES = [
         "text_to_image scales the noise by sqrt(1 - abar). It starts from the noise as it is.",
     ),
     Mistake(
+        "text-to-image-steps-in-a-list",
+        TEXT_STEPS,
+        TEXT_STEPS.replace("denoise(", "list(denoise(") + ")",
+        "text_to_image takes all steps before on_step hears of the first. Then nobody can watch.",
+    ),
+    Mistake(
         "text-to-image-callback-forgotten",
         TEXT_STEPS + "\n    return finish(model, steps, on_step)",
         TEXT_STEPS + "\n    return finish(model, steps, None)",
@@ -634,6 +652,25 @@ MISTAKES = [
         I2I_NOISE,
         "latents = original + strength * noise",
         "noise is added to the picture times the strength. add_noise knows how much of both there is at a timestep.",
+    ),
+    Mistake(
+        "image-to-image-timestep-as-a-number",
+        I2I_NOISE,
+        "latents = model.schedule.add_noise(original, noise, timesteps[0])",
+        "image_to_image gives add_noise one number. It takes a tensor with a timestep for each sample.",
+    ),
+    Mistake(
+        "image-to-image-noise-and-original-exchanged",
+        I2I_NOISE,
+        I2I_NOISE.replace("(original, noise,", "(noise, original,"),
+        "the noise and the picture's latents have changed places in image_to_image's call of add_noise.",
+    ),
+    Mistake(
+        "image-to-image-steps-in-a-list",
+        IMAGE_STEPS + "\n    return finish(model, steps, on_step)\n\n\n@torch.no_grad()\ndef inpaint(",
+        IMAGE_STEPS.replace("denoise(", "list(denoise(")
+        + ")\n    return finish(model, steps, on_step)\n\n\n@torch.no_grad()\ndef inpaint(",
+        "image_to_image takes all steps before on_step hears of the first. Then nobody can watch.",
     ),
     Mistake(
         "image-to-image-noise-alone",
@@ -765,14 +802,14 @@ MISTAKES = [
         "inpaint-mask-averaged",
         "mask = mask[:, :, :: model.vae.factor, :: model.vae.factor].to(",
         "mask = torch.nn.functional.avg_pool2d(mask, model.vae.factor).to(",
-        "the mask is averaged over each square of 8x8 pixels. The latents' mask takes the top left pixel of each.",
+        "the latents' mask is a mean of pixels, as pooling or interpolation gives it. It takes the top left pixel of "
+        "each square.",
     ),
     Mistake(
         "inpaint-mask-by-maximum",
         "mask = mask[:, :, :: model.vae.factor, :: model.vae.factor].to(",
         "mask = torch.nn.functional.max_pool2d(mask, model.vae.factor).to(",
-        "a square of 8x8 pixels is repainted if any of its pixels is. The latents' mask takes the top left pixel of "
-        "each.",
+        "a square of pixels is repainted if any of its pixels is. The latents' mask takes the top left pixel of each.",
     ),
     Mistake(
         "inpaint-mask-from-the-middle",
@@ -785,6 +822,29 @@ MISTAKES = [
         "mask = mask[:, :, :: model.vae.factor, :: model.vae.factor].to(",
         "mask = mask[:, :, ::8, ::8].to(",
         "the latents' mask takes every eighth pixel. How many pixels a latent stands for is model.vae.factor.",
+    ),
+    Mistake(
+        "inpaint-steps-in-a-list",
+        IMAGE_STEPS.removesuffix(")") + ", keep_unmasked)",
+        "steps = list(denoise(model, latents, timesteps, context, negative_context, sampling, keep_unmasked))",
+        "inpaint takes all steps before on_step hears of the first. Then nobody can watch.",
+    ),
+    Mistake(
+        "inpaint-keeps-at-the-end-only",
+        "        return mask * latents + (1.0 - mask) * noisy_original(next_timestep)\n",
+        """\
+        if next_timestep >= 0:
+            return latents
+        return mask * latents + (1.0 - mask) * noisy_original(next_timestep)
+""",
+        "the rest of the picture is put back after the last step only. It belongs there after every step.",
+    ),
+    Mistake(
+        "inpaint-starts-from-the-mask",
+        "latents = noise if strength == 1.0 else noisy_original(timesteps[0])",
+        "latents = noise if strength == 1.0 else mask * noise + (1.0 - mask) * noisy_original(timesteps[0])",
+        "inpaint starts from noise alone inside of the mask, also at a strength below 1. It has to start "
+        "from the noisy picture there, as image_to_image does.",
     ),
     Mistake(
         "inpaint-without-after-step",
@@ -852,6 +912,12 @@ MISTAKES = [
     timesteps = timesteps_for(schedule, sampling)""",
         "inpaint uses no guidance if all negative prompts are empty. An empty text has a context, too; most pictures "
         "are drawn with one.",
+    ),
+    Mistake(
+        "guidance-above-scale-1-only",
+        "guided = negative_context is not None",
+        "guided = negative_context is not None and guidance_scale > 1.0",
+        "predict_noise has guidance above a scale of 1 only. With a negative_context it has it at every scale.",
     ),
     Mistake(
         "scale-zero-is-no-guidance",

@@ -125,6 +125,12 @@ MISTAKES = [
         "the checkpoint that was passed in is changed. A new dictionary is returned.",
     ),
     Mistake(
+        "average-of-the-first-tensor-only",
+        "            selected[name] = state_dict[average]\n    return selected",
+        "            selected[name] = state_dict[average]\n            return selected\n    return selected",
+        "the function returns after the first average: the return stands inside of the loop.",
+    ),
+    Mistake(
         "unet-only",
         "selected = dict(state_dict)",
         'selected = {name: tensor for name, tensor in state_dict.items() if name.startswith(PREFIXES["unet"])}',
@@ -472,6 +478,13 @@ MISTAKES = [
         "what fits is copied before the rest is checked. After an error the model should be as it was.",
     ),
     Mistake(
+        "tensors-of-the-file-taken",
+        "            wanted[name].copy_(tensor)",
+        "            model.get_parameter(name).data = tensor",
+        "the parameters become the tensors of the file themselves. Their numbers are to be copied: the model keeps its "
+        "dtype, and what changes one does not change the other.",
+    ),
+    Mistake(
         "dtype-of-the-file",
         """\
         for name, tensor in state_dict.items():
@@ -493,6 +506,18 @@ MISTAKES = [
         '        raise ValueError(f"weights do not fit',
         '        raise RuntimeError(f"weights do not fit',
         "what does not fit ends in another exception. It is a ValueError.",
+    ),
+    Mistake(
+        "missing-and-unexpected-exchanged",
+        """\
+    problems = [f"missing {name}" for name in wanted if name not in state_dict]
+    problems += [f"unexpected {name}" for name in state_dict if name not in wanted]
+""",
+        """\
+    problems = [f"unexpected {name}" for name in wanted if name not in state_dict]
+    problems += [f"missing {name}" for name in state_dict if name not in wanted]
+""",
+        "missing and unexpected have changed places. A parameter without a tensor is missing.",
     ),
     Mistake(
         "problems-not-named",
