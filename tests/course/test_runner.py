@@ -233,6 +233,6 @@ def test_what_differs_stands_beside_a_failure_alone(folder):
     assert "make solution STAGE=1" in shown
     STAGES[0].exercise.write_text("class GroupNorm: pass\n")
     shown = board.failure_text(verdict)
-    assert shown.count("does not define") == 2 and "\n... and 1 more of this kind.\n" in shown
+    assert " ".join(shown.split()).count("does not define") == 2 and "\n... and 1 more of this kind.\n" in shown
     write(1)
     assert board.failure_text(verdict) == "It fails." and hints.read_state()["failing"] == {}
