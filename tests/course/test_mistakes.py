@@ -12,8 +12,7 @@ from course.feedback import diagnosis
 from course.feedback.compare import check, difference, rand
 from course.feedback.mistakes import changed, mistakes_of, wrong_text
 from course.feedback.versions import wrong_version
-from tools import mutation
-from tools import mutants
+from tools import mutants, mutation
 from tools.mutants import good_enough, table
 
 NUMBERS = [stage.number for stage in STAGES]
