@@ -12,10 +12,12 @@ from typing import Any
 from course.core.assemble import Blocks, StageError, assemble, for_generating
 from course.core.messages import Refusal
 from course.core.options import Options, like, option
-from course.core.stages import PIPELINE, ROOT, STAGES, short_path
+from course.core.stages import PIPELINE, ROOT, STAGES, short_path, source_of
+from course.core.stubs import stub_text
 from course.core.writing import check_writable, whole_file
 from course.draw.generate import say_whose
 from course.draw.settings import Settings
+from course.feedback.mistakes import find_mistake
 from course.page.runtime import put_runtime
 from course.scenes.captions import GROUND_PHRASES, TIME_PHRASES
 from course.scenes.scenes import COLOURS, OBJECTS
@@ -23,6 +25,12 @@ from course.scenes.scenes import COLOURS, OBJECTS
 SITE = Path(__file__).with_name("site")
 ABOUT = "page.json"  # what the page is and what it is made of
 HEAVIEST = 60_000_000  # numbers in a checkpoint; a browser is too slow for more
+MISTAKES = {  # those that the page can make: name -> what it says in a list, and the sampler that it shows with
+    "stage09/guidance-backwards": ("the sign of guidance is wrong", None),
+    "stage08/timesteps-rise": ("the steps begin at the wrong end", None),
+    "stage08/ddim-without-predicted-noise": ("fresh noise in each step of DDIM", "ddim"),
+    "stage08/betas-not-squared": ("the betas are not squared", None),
+}
 WORDS = {
     "things": list(OBJECTS),
     "colours": list(COLOURS),
@@ -85,6 +93,9 @@ def make(folder: Path, blocks: Blocks, opened: Any, options: PageOptions) -> Non
     shutil.copytree(SITE, folder)
     put_runtime(folder / "runtime")
     put_tokenizer(folder / "model", opened)
+    for stage in PIPELINE:
+        with whole_file(folder / "stages" / f"{stage.module}.txt") as temporary:
+            temporary.write_text(stub_text(source_of(stage.solution)), encoding="utf-8", newline="\n")
     blocks, refused, recorded = record_all(blocks, opened, options.blocks == "exercises")
     for name, (network, program) in recorded.items():
         size = write(network, program, folder / "model" / f"{name}.onnx")
@@ -107,6 +118,10 @@ def make(folder: Path, blocks: Blocks, opened: Any, options: PageOptions) -> Non
         "guidance_scale": config.guidance_scale,
         "switches": [name for name, _ in recorded["unet"][0].module.parts],
         "words": WORDS,
+        "mistakes": [
+            {"name": name, "title": title, "sampler": sampler, "hint": hint_of(name)}
+            for name, (title, sampler) in MISTAKES.items()
+        ],
         "settings": asdict(Settings(checkpoint=options.checkpoint, dtype="float32")),
         "files": sizes(folder),
         "made_of": fingerprint(options),
@@ -114,6 +129,12 @@ def make(folder: Path, blocks: Blocks, opened: Any, options: PageOptions) -> Non
     about["version"] = digest(folder / name for name in about["files"])
     with whole_file(folder / ABOUT) as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def hint_of(name: str) -> str:
+    """What a mistake of the catalogue is, as a sentence."""
+    hint = find_mistake(name)[1].hint
+    return hint[0].upper() + hint[1:]
 
 
 def put_tokenizer(folder: Path, opened: Any) -> None:

@@ -1,5 +1,7 @@
 // The page itself: what is typed, what is shown.
 
+import { Brush, read_picture } from "./brush.js";
+import { overlay, show_schedule, switches } from "./dials.js";
 import { with_settings } from "./png.js";
 
 /** @template {HTMLElement} T @param {string} id @param {new () => T} kind @returns {T} */
@@ -23,8 +25,21 @@ const progress = element("progress", HTMLProgressElement);
 const moment = element("moment", HTMLInputElement);
 const noisy = element("noisy", HTMLCanvasElement);
 const guess = element("guess", HTMLCanvasElement);
+const second = element("second", HTMLInputElement);
+const from = element("from", HTMLInputElement);
+const mistake = element("mistake", HTMLSelectElement);
+const radius = element("radius", HTMLInputElement);
+const strength = element("strength", HTMLInputElement);
+const file = element("file", HTMLInputElement);
+const tokens = element("tokens", HTMLElement);
 
-/** @typedef {{ before: Float32Array, original: Float32Array, timestep: number, count: number, pictures: Uint8ClampedArray[] }} Moment */
+/**
+ * @typedef {object} Moment a step of the picture
+ * @property {Float32Array} before the latents before it @property {Float32Array} original the guess
+ * @property {Float32Array} attention for each token, one number per latent pixel
+ * @property {number} timestep @property {number} count of all steps
+ * @property {Uint8ClampedArray[]} pictures of `before` and `original`; empty until they are decoded
+ */
 
 const worker = new Worker("worker.js", { type: "module" });
 /** @type {Record<string, any>} */
@@ -38,6 +53,15 @@ let settings = {};
 let film = [];
 /** @type {Uint8ClampedArray | null} the finished picture */
 let finished = null;
+/** @type {string[][]} the tokens of the first and of the second prompt */
+let names = [[], []];
+let looked_at = -1; // which token; -1: none
+/** @type {() => number[]} */
+let switched = () => [];
+/** @type {Brush} */
+let brush;
+/** @type {number | undefined} */
+let later;
 
 /** @param {string} text @param {boolean} wrong */
 function say(text, wrong = false) {
@@ -54,14 +78,58 @@ function show(canvas, rgba) {
 }
 
 function show_values() {
-  element("steps-value", HTMLOutputElement).value = steps.value;
-  element("scale-value", HTMLOutputElement).value = scale.value === "1" ? "1 (none)" : scale.value;
+  from.max = steps.value;
+  const outputs = {
+    steps: steps.value,
+    scale: scale.value === "1" ? "1 (none)" : scale.value,
+    radius: radius.value,
+    strength: strength.value,
+    from: from.value === "0" ? "never" : from.value === "1" ? "from the first step on" : `from step ${from.value} on`,
+  };
+  for (const [name, text] of Object.entries(outputs)) element(`${name}-value`, HTMLOutputElement).value = text;
+  if (brush) brush.radius = Number(radius.value);
+  if (film.length === 0) show_plan(undefined);
 }
 
 function show_buttons() {
   draw_button.disabled = !ready;
   stop_button.disabled = !drawing;
   moment.disabled = film.length === 0;
+  element("take", HTMLButtonElement).disabled = finished === null;
+}
+
+/** @param {number | undefined} timestep */
+function show_plan(timestep) {
+  const plan = film.length > 0 ? settings : { steps: Number(steps.value), sampler: sampler.value, mistake: mistake.value || null };
+  const svg = document.getElementById("schedule");
+  if (svg) show_schedule(svg, element("schedule-words", HTMLElement), plan, timestep);
+}
+
+/** The tokens of the prompt that holds in a step, each a button. @param {number} place the number of the step */
+function show_tokens(place) {
+  const shown = settings.from && place + 1 >= settings.from ? names[1] : names[0];
+  if (tokens.dataset.shown === shown.join("\n")) return;
+  tokens.dataset.shown = shown.join("\n");
+  tokens.replaceChildren(
+    ...shown.map((name, i) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name;
+      button.setAttribute("aria-pressed", "false");
+      button.addEventListener("pointerenter", () => look_at(i));
+      button.addEventListener("focus", () => look_at(i));
+      button.addEventListener("pointerleave", () => look_at(-1));
+      button.addEventListener("blur", () => look_at(-1));
+      return button;
+    }),
+  );
+}
+
+/** @param {number} token */
+function look_at(token) {
+  looked_at = token;
+  for (const [i, button] of Array.from(tokens.children).entries()) button.setAttribute("aria-pressed", String(i === token));
+  show_moment();
 }
 
 /** The moment that the slider names: its pictures are decoded if they are not there yet. */
@@ -72,19 +140,26 @@ function show_moment() {
   const text = `${place + 1} of ${one.count}, timestep ${one.timestep}`;
   element("moment-value", HTMLOutputElement).value = text;
   moment.setAttribute("aria-valuetext", text);
+  show_plan(one.timestep);
+  show_tokens(place);
   if (one.pictures.length === 0) {
     if (!drawing) worker.postMessage({ type: "decode", key: [number, place], latents: [one.before, one.original] });
     return;
   }
   show(noisy, one.pictures[0]);
-  show(guess, place === film.length - 1 && finished ? finished : one.pictures[1]);
+  const picture = place === film.length - 1 && finished ? finished : one.pictures[1];
+  const size = one.attention.length / about.max_length;
+  const start = (looked_at + 1) * size; // before the words stands the begin mark
+  show(guess, looked_at < 0 ? picture : overlay(picture, one.attention.subarray(start, start + size)));
 }
 
 function begin() {
   if (!ready || !form.reportValidity()) return;
+  clearTimeout(later);
   number += 1;
   drawing = true;
   film = [];
+  looked_at = -1;
   finished = null;
   save.hidden = true;
   settings = {
@@ -97,9 +172,20 @@ function begin() {
     sampler: sampler.value,
     width: about.image_size,
     height: about.image_size,
+    mistake: mistake.value || null,
   };
+  const others = {
+    second: second.value,
+    from: Number(from.value),
+    switches: switched(),
+    start: brush.picture,
+    mask: brush.picture && brush.painted(),
+    strength: Number(strength.value),
+  };
+  settings = { ...settings, ...others };
   progress.value = 0;
   say("Drawing ...");
+  worker.postMessage({ type: "read", prompts: [prompt.value, second.value] });
   worker.postMessage({ type: "draw", id: number, order: settings });
   show_buttons();
 }
@@ -108,19 +194,54 @@ function stop() {
   if (drawing) worker.postMessage({ type: "stop" });
 }
 
-/** Offers the picture as a file. */
-async function offer() {
+/** A dial was turned: draws again in a moment, unless it is turned further. */
+function again() {
+  if (number === 0) return;
+  clearTimeout(later);
+  later = setTimeout(begin, 300);
+}
+
+/** @param {Uint8ClampedArray} rgba @returns {Promise<Uint8Array>} a PNG file */
+async function png(rgba) {
   const canvas = document.createElement("canvas");
-  if (!finished) return;
-  show(canvas, finished);
+  show(canvas, rgba);
   const blob = await new Promise((/** @type {BlobCallback} */ resolve) => canvas.toBlob(resolve, "image/png"));
-  if (!blob) return;
-  const file = with_settings(new Uint8Array(await blob.arrayBuffer()), settings);
-  URL.revokeObjectURL(save.href);
-  save.href = URL.createObjectURL(file);
+  return new Uint8Array(await /** @type {Blob} */ (blob).arrayBuffer());
+}
+
+/** @param {HTMLAnchorElement} link @param {Blob} blob @param {string} name */
+function put(link, blob, name) {
+  URL.revokeObjectURL(link.href);
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.hidden = false;
+}
+
+/** A picture that belongs to the drawn one, as a file: its name and hash. @param {string} id @param {Uint8ClampedArray} rgba @param {string} name */
+async function put_beside(id, rgba, name) {
+  const bytes = await png(rgba);
+  put(element(id, HTMLAnchorElement), new Blob([bytes.slice()], { type: "image/png" }), name);
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.slice()));
+  return [name, Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("")];
+}
+
+/** Offers the picture as a file that remembers what make generate needs to repeat it. */
+async function offer() {
+  if (!finished) return;
+  const [mine, picture] = [number, finished];
   const words = settings.prompt.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 40).replace(/^-+|-+$/g, "");
-  save.download = `${words || "picture"}-${settings.seed}.png`;
-  save.hidden = false;
+  const name = `${words || "picture"}-${settings.seed}`;
+  const { second: _, from: changed, switches: parts, start, mask, strength: share, ...kept } = settings;
+  if (start) {
+    kept.strength = share;
+    [kept.init, kept.init_sha256] = await put_beside("save-start", start, `${name}-start.png`);
+  }
+  if (mask) [kept.mask, kept.mask_sha256] = await put_beside("save-mask", brush.mask_picture(), `${name}-mask.png`);
+  const bytes = await png(picture);
+  if (mine !== number) return;
+  // What make generate has no option for is not said to be repeatable.
+  const repeatable = !changed && parts.every((/** @type {number} */ part) => part === 1);
+  put(save, repeatable ? with_settings(bytes, kept) : new Blob([bytes.slice()], { type: "image/png" }), `${name}.png`);
 }
 
 /** Puts a word at the end of the prompt. @param {string} word */
@@ -153,8 +274,20 @@ function show_whose() {
   element("whose", HTMLElement).textContent = whose + without.join("");
 }
 
+function show_mistakes() {
+  for (const { name, title } of about.mistakes) mistake.append(new Option(title, name));
+}
+
 function ask_to_read() {
-  if (ready) worker.postMessage({ type: "read", prompt: prompt.value });
+  if (ready) worker.postMessage({ type: "read", prompts: [prompt.value, second.value] });
+}
+
+/** Takes a picture to start from, or none. @param {Uint8ClampedArray | null} picture */
+function start_from(picture) {
+  brush.take(picture);
+  element("brushing", HTMLElement).hidden = picture === null;
+  element("without", HTMLButtonElement).disabled = picture === null;
+  for (const id of ["save-start", "save-mask"]) element(id, HTMLAnchorElement).hidden = true;
 }
 
 worker.onerror = (/** @type {ErrorEvent} */ event) => say(`This browser cannot draw here: ${event.message ?? "the worker did not start"}`, true);
@@ -169,8 +302,11 @@ worker.onmessage = (/** @type {MessageEvent} */ { data }) => {
     element("engine", HTMLElement).textContent = `They run in WebAssembly on ${data.threads} ${data.threads === 1 ? "thread" : "threads"}.`;
     ask_to_read();
     begin();
-  } else if (data.type === "read" && data.prompt === prompt.value) {
-    element("cut", HTMLElement).textContent = data.cut ? `The prompt is too long; cut off: ${data.cut}` : "";
+  } else if (data.type === "read") {
+    if (data.prompts[0] === prompt.value) {
+      element("cut", HTMLElement).textContent = data.cut ? `The prompt is too long; cut off: ${data.cut}` : "";
+    }
+    if (data.prompts[0] === settings.prompt && data.prompts[1] === settings.second) names = data.tokens;
   } else if (data.type === "step" && data.id === number) {
     film.push(data);
     progress.value = (data.index + 1) / data.count;
@@ -181,7 +317,7 @@ worker.onmessage = (/** @type {MessageEvent} */ { data }) => {
     }
   } else if (data.type === "stopped" && data.id === number) {
     drawing = false;
-    say(`Stopped after ${film.length} of ${settings.steps} steps.`);
+    say(`Stopped after ${film.length} of ${film[0]?.count ?? settings.steps} steps.`);
     moment.value = moment.max;
     show_moment();
   } else if (data.type === "done" && data.id === number) {
@@ -206,7 +342,17 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   begin();
 });
-form.addEventListener("input", show_values);
+document.addEventListener("input", show_values);
+for (const dial of [scale, from, strength]) dial.addEventListener("input", again);
+second.addEventListener("change", () => from.value !== "0" && again());
+sampler.addEventListener("change", show_values);
+mistake.addEventListener("change", () => {
+  const found = about.mistakes.find((/** @type {any} */ one) => one.name === mistake.value);
+  element("hint", HTMLElement).textContent = found ? `${found.hint} (make generate MISTAKE=${found.name})` : "";
+  if (found?.sampler) sampler.value = found.sampler;
+  show_values();
+  again();
+});
 prompt.addEventListener("input", ask_to_read);
 prompt.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -222,10 +368,27 @@ element("dice", HTMLButtonElement).addEventListener("click", () => {
   seed.value = String(Math.floor(Math.random() * 2 ** 31));
   begin();
 });
+element("take", HTMLButtonElement).addEventListener("click", () => start_from(finished));
+element("without", HTMLButtonElement).addEventListener("click", () => start_from(null));
+element("clear", HTMLButtonElement).addEventListener("click", () => brush.clear());
+file.addEventListener("change", async () => {
+  try {
+    if (file.files?.[0]) start_from(await read_picture(file.files[0], about.image_size));
+  } catch {
+    say(`${file.files?.[0]?.name} is no picture that this browser can read.`, true);
+  }
+  file.value = "";
+});
 
 about = await (await fetch("page.json")).json();
 prompt.value ||= about.settings.prompt;
 scale.value = String(about.guidance_scale);
+brush = new Brush(element("start", HTMLCanvasElement), about.image_size, () => {
+  strength.value = brush.painted() ? "1" : "0.8";
+  show_values();
+});
+switched = switches(element("switches", HTMLElement), about.switches, again);
+show_mistakes();
 show_values();
 show_words();
 show_whose();

@@ -7,7 +7,12 @@ import { ddim_step, ddpm_step, dpm_solver_2m_step, euler_step, mix } from "./sta
 /** @typedef {import("./stage08_scheduler.js").NoiseSchedule} NoiseSchedule */
 /** @typedef {{ noise: Latents, attention?: Float32Array }} Prediction */
 /** @typedef {(latents: Latents, timestep: number, context: Float32Array) => Promise<Prediction>} UNet */
-/** @typedef {{ num_steps: number, guidance_scale: number, sampler: string, draw_noise: () => Latents }} Sampling */
+/**
+ * @typedef {object} Sampling how a picture is drawn
+ * @property {number} num_steps @property {number} guidance_scale @property {string} sampler
+ * @property {() => Latents} draw_noise
+ * @property {typeof ddim_step} [ddim] another step in the place of DDIM's
+ */
 /**
  * @typedef {object} Step what `denoise` reports after each step
  * @property {number} index @property {number} count @property {number} timestep
@@ -65,7 +70,7 @@ export async function* denoise(unet, schedule, latents, timesteps, contexts, sam
     const { noise, attention } = predicted;
     const original = schedule.predict_original(latents, noise, timestep);
 
-    if (sampler === "ddim") latents = ddim_step(schedule, latents, noise, timestep, next_timestep);
+    if (sampler === "ddim") latents = (sampling.ddim ?? ddim_step)(schedule, latents, noise, timestep, next_timestep);
     else if (sampler === "ddpm") latents = ddpm_step(schedule, latents, noise, timestep, next_timestep, sampling.draw_noise());
     else if (sampler === "euler") latents = euler_step(schedule, latents, noise, timestep, next_timestep);
     else latents = dpm_solver_2m_step(schedule, latents, noise, timestep, next_timestep, last_timestep, last_original);
