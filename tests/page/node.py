@@ -19,12 +19,12 @@ BOTTOM = (
 )
 
 
-def node(tmp_path: Path, script: str, given: Any = None) -> Any:
+def node(tmp_path: Path, script: str, given: Any = None, site: Path = SITE) -> Any:
     """What `answer(given)` of a script returns, as JSON. "site/" in an import is the folder of the page's modules."""
     module = tmp_path / "script.mjs"
     folder = tmp_path / "site"
     if not folder.exists():
-        shutil.copytree(SITE, folder)
+        shutil.copytree(site, folder)
         (folder / "package.json").write_text('{"type": "module"}', encoding="utf-8")
     text = script.replace('"site/', '"./site/') + f"\nconst given = {json.dumps(given)};" + BOTTOM
     module.write_text(text, encoding="utf-8")

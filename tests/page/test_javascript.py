@@ -12,9 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from course.core.assemble import for_generating
 from course.draw.checkpoint import TINY, read_tokenizer
 from course.draw.pictures import parameters, read_settings
 from course.draw.settings import Settings
+from course.feedback.mistakes import find_mistake, wrong_text
+from course.page.build import MISTAKES
 from course.scenes.captions import caption
 from course.scenes.scenes import sample_scene
 from solutions.stage05_vae import images_to_tensor, tensor_to_images
@@ -216,6 +219,52 @@ def test_all_steps_are_those_of_stage_9(tmp_path, sampler, scale):
                 atol=1e-5,
                 msg=lambda m, n=name: f"{n}: {m}",
             )
+
+
+STEPS_WITH_A_MISTAKE = """
+import { plan } from "site/mistakes.js";
+import { denoise } from "site/stage09_sampler.js";
+import { Generator } from "site/noise.js";
+async function answer({ mistake, sampler, contexts }) {
+  const generator = new Generator(5);
+  const draw_noise = () => generator.randn(64);
+  const mean = (x) => x.reduce((a, b) => a + b, 0) / x.length;
+  const unet = async (latents, timestep, context) =>
+    ({ noise: latents.map((x) => 0.3 * x + mean(context) + timestep / 1000) });
+  const noise = draw_noise();
+  const planned = plan(mistake, { num_steps: 6, guidance_scale: 4, sampler, draw_noise });
+  const pair = { context: contexts[0], negative_context: contexts[1] };
+  const steps = [];
+  for await (const step of denoise(unet, planned.schedule, noise, planned.timesteps, () => pair, planned.sampling)) {
+    steps.push(step);
+  }
+  return steps;
+}
+"""
+
+
+@pytest.mark.parametrize("mistake", [*MISTAKES, None])
+def test_a_mistake_does_what_that_of_the_catalogue_does(tmp_path, mistake):
+    sampler = (mistake and MISTAKES[mistake][1]) or "dpm++2m"
+    contexts = [torch.full((1, 2, 3), 0.2), torch.full((1, 2, 3), -0.1)]
+    given = {"mistake": mistake, "sampler": sampler, "contexts": [c.flatten().tolist() for c in contexts]}
+    found = node(tmp_path, STEPS_WITH_A_MISTAKE, given)
+    overrides = {}
+    if mistake:
+        stage, entry = find_mistake(mistake)
+        overrides[stage.number] = wrong_text(stage.number, entry)
+    blocks = for_generating("solutions", overrides=overrides)
+    torch.manual_seed(5)  # one of the mistakes draws without a generator
+    noise = torch.randn(1, 4, 4, 4)
+    schedule, sampling = blocks[8].NoiseSchedule(), blocks[9].Sampling(6, 4.0, sampler)
+    model = StableDiffusion(None, None, PretendedUNet(), None, schedule)
+    timesteps = blocks[9].timesteps_for(schedule, sampling)
+    wanted = list(blocks[9].denoise(model, noise, timesteps, *contexts, sampling))
+    assert [step["timestep"] for step in found] == [step.timestep for step in wanted]
+    for ours, theirs in zip(found, wanted):
+        size = theirs.latents.abs().max()
+        latents = torch.tensor(ours["latents"])
+        torch.testing.assert_close(latents / size, theirs.latents.flatten() / size, rtol=0.0, atol=1e-5)
 
 
 def test_pictures_go_in_and_out_as_in_stage_5(tmp_path):

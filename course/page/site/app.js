@@ -241,6 +241,7 @@ async function offer() {
   if (mine !== number) return;
   // What make generate has no option for is not said to be repeatable.
   const repeatable = !changed && parts.every((/** @type {number} */ part) => part === 1);
+  form.dataset.done = String(mine);
   put(save, repeatable ? with_settings(bytes, kept) : new Blob([bytes.slice()], { type: "image/png" }), `${name}.png`);
 }
 
