@@ -1,6 +1,6 @@
 // The page itself: what is typed, what is shown.
 
-import { Brush, read_picture } from "./brush.js";
+import { Brush, mask_picture, read_picture } from "./brush.js";
 import { overlay, show_schedule, switches } from "./dials.js";
 import { with_settings } from "./png.js";
 
@@ -66,7 +66,7 @@ let later;
 /** @param {string} text @param {boolean} wrong */
 function say(text, wrong = false) {
   const status = element("status", HTMLElement);
-  status.textContent = text;
+  if (status.textContent !== text) status.textContent = text;
   status.classList.toggle("wrong", wrong);
 }
 
@@ -236,7 +236,7 @@ async function offer() {
     kept.strength = share;
     [kept.init, kept.init_sha256] = await put_beside("save-start", start, `${name}-start.png`);
   }
-  if (mask) [kept.mask, kept.mask_sha256] = await put_beside("save-mask", brush.mask_picture(), `${name}-mask.png`);
+  if (mask) [kept.mask, kept.mask_sha256] = await put_beside("save-mask", mask_picture(mask), `${name}-mask.png`);
   const bytes = await png(picture);
   if (mine !== number) return;
   // What make generate has no option for is not said to be repeatable.
@@ -295,7 +295,8 @@ worker.onerror = (/** @type {ErrorEvent} */ event) => say(`This browser cannot d
 worker.onmessage = (/** @type {MessageEvent} */ { data }) => {
   if (data.type === "loading") {
     progress.value = data.share;
-    say(data.share < 1 ? `Loading: ${Math.round(100 * data.share)} %` : "Preparing the networks ...");
+    // In tens, for those to whom it is read aloud.
+    say(data.share < 1 ? `Loading: ${10 * Math.floor(10 * data.share)} %` : "Preparing the networks ...");
   } else if (data.type === "ready") {
     ready = true;
     progress.value = 0;
@@ -384,8 +385,11 @@ file.addEventListener("change", async () => {
 about = await (await fetch("page.json")).json();
 prompt.value ||= about.settings.prompt;
 scale.value = String(about.guidance_scale);
+let painted = false;
 brush = new Brush(element("start", HTMLCanvasElement), about.image_size, () => {
-  strength.value = brush.painted() ? "1" : "0.8";
+  if (painted === (brush.painted() !== null)) return;
+  painted = !painted;
+  strength.value = painted ? "1" : "0.8"; // as make generate takes them if none is asked for
   show_values();
 });
 switched = switches(element("switches", HTMLElement), about.switches, again);

@@ -78,11 +78,6 @@ export class Brush {
     return this.mask.includes(1) ? new Uint8Array(this.mask) : null;
   }
 
-  /** The mask as a picture: white where it is painted. */
-  mask_picture() {
-    return Uint8ClampedArray.from({ length: 4 * this.mask.length }, (_, i) => (i % 4 === 3 || this.mask[i >> 2] ? 255 : 0));
-  }
-
   show() {
     const context = this.canvas.getContext("2d");
     if (!context) return;
@@ -113,4 +108,9 @@ export async function read_picture(file, side) {
   const size = Math.min(bitmap.width, bitmap.height);
   context.drawImage(bitmap, (bitmap.width - size) / 2, (bitmap.height - size) / 2, size, size, 0, 0, side, side);
   return context.getImageData(0, 0, side, side).data;
+}
+
+/** A mask as a picture: white where it is painted. @param {Uint8Array} mask */
+export function mask_picture(mask) {
+  return Uint8ClampedArray.from({ length: 4 * mask.length }, (_, i) => (i % 4 === 3 || mask[i >> 2] ? 255 : 0));
 }
