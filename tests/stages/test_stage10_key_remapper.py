@@ -230,6 +230,28 @@ def test_whole_autoencoder(stage, config):
     check_remap(stage, "vae", hint=hint, config=replace(TINY, vae=config))
 
 
+@autoencoder
+def test_autoencoder_of_a_single_channel(stage):
+    check_remap(
+        stage, "vae", "encoder.middle.attention",
+        "with a single channel, q.weight has the shape (1, 1, 1, 1): only the last two dimensions go.",
+        replace(TINY, vae=VAEConfig(channels=(1, 1), blocks_per_level=1, num_groups=1)),
+    )
+
+
+@autoencoder
+def test_autoencoder_of_eleven_levels(stage):
+    config = VAEConfig(channels=(2,) * 11, blocks_per_level=1, num_groups=1)  # diffusers would take up.10 for up.1
+    tensors = compvis.filled(compvis.entries("vae", config), seed=0)
+    ours = compvis.empty("vae", config).items()  # in the same order as the entries
+    check(
+        stage, "remap_vae(state_dict)",
+        {name: tensor.reshape(empty.shape) for (name, empty), tensor in zip(ours, tensors.values(), strict=True)},
+        "remap_vae(state_dict) with 11 levels", hint="compare levels as numbers: as texts, '10' comes before '9'.",
+        state_dict=tensors,
+    )
+
+
 # --- the U-Net -------------------------------------------------------------------------------------------------------
 
 DOWN = "with n blocks per level, a level takes n + 1 input_blocks (the last one downsamples); conv_in comes first."
