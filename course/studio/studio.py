@@ -151,3 +151,14 @@ def hooked(*handles: Any) -> Iterator[None]:
 def switched_off(module: nn.Module) -> Any:
     """A hook that makes a module return zeros: where its result is a correction, none is made."""
     return module.register_forward_hook(lambda _, inputs, output: torch.zeros_like(output))
+
+
+def cutting(channels: int) -> Any:
+    """A hook, before a block, that leaves the first channels of its input and puts zeros in the place of the others."""
+
+    def cut(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = inputs[0].clone()
+        x[:, channels:] = 0.0
+        return x, *inputs[1:]
+
+    return cut
