@@ -36,7 +36,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from course.core.limits import Stuck, limited
+from course.core.limits import Stuck, is_out_of_memory, limit_memory, limited
 from course.core.messages import first_line
 from course.core.stages import Stage, find_stage
 from course.feedback.diagnosis import Result, same_result
@@ -48,7 +48,6 @@ from course.learn.runner import CAN_FORK, cause_of_death
 LIMIT = 5.0  # seconds of computing for what a learner types, each time that it is run
 LIMIT_OF_ONE = 0.5  # and for one probe of the course's own
 STUCK = f"That was still running after {LIMIT:g} seconds: is there a loop that never ends?"
-MEMORY = 4 << 30  # bytes more than this process has
 LONGEST = 150  # characters of a value
 SEEDS = (0, 1, 2)
 ROUNDS = 8  # how often both versions are run
@@ -96,16 +95,6 @@ def answered_by_fork(request: Answer) -> Answer:
     if not data or code:
         return {"problem": cause_of_death(code, 0).replace("The test", "That")}
     return json.loads(data)
-
-
-def limit_memory() -> None:
-    """Refuses memory to this process if it takes much."""
-    import resource
-
-    with open("/proc/self/statm", encoding="ascii") as file:
-        pages = int(file.read().split()[0])
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
 
 
 def limit_computing() -> None:
@@ -191,7 +180,7 @@ def outcome(code: str, number: int, module: ModuleType, seed: int = 0) -> Result
     except (Unclear, MemoryError, RecursionError):
         raise
     except Exception as error:
-        if "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise MemoryError from None
         return Result(error=error)
     except (SystemExit, GeneratorExit, KeyboardInterrupt) as error:
