@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from course.experiments import small_unets
 from course.experiments.lab import Lab, Result
 from course.studio.page import grid, new_figure, side_by_side
 from course.studio.parts import Part, last_layer, parts
 from course.studio.question import Question
-from course.studio.studio import hooked
+from course.studio.studio import cutting, hooked
 
 TITLE = "Why so many blocks? What is missing when one is switched off?"
 QUESTION = Question(
@@ -93,17 +93,6 @@ def switched_off(part: Part) -> Iterator[None]:
                 handle = last.register_forward_hook(lambda _, inputs, output: torch.zeros_like(output))
             stack.enter_context(hooked(handle))
         yield
-
-
-def cutting(channels: int) -> Any:
-    """A hook that leaves the first channels of a block's input and puts zeros in the place of the others."""
-
-    def cut(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x = inputs[0].clone()
-        x[:, channels:] = 0.0
-        return x, *inputs[1:]
-
-    return cut
 
 
 def measured(lab: Lab, clean: Tensor, context: Tensor, scenes: list) -> Found:

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy
 import torch
-from torch import Tensor, nn
 
 from course.studio.page import Page, grid_figure, labelled_figure
-from course.studio.studio import PROMPT, Studio, hooked, switched_off
+from course.studio.studio import PROMPT, Studio, cutting, hooked, switched_off
 
 TIMESTEPS = (999, 900, 750, 600, 450, 300, 150, 50)
 MOST_STEPS = 10
@@ -85,17 +84,6 @@ def without(studio: Studio, unet: Any, part: str = "", level: int = 0) -> Iterat
         handles += [switched_off(getattr(block, part)) for block in blocks]
     with hooked(*handles):
         yield
-
-
-def cutting(channels: int) -> Any:
-    """A hook that leaves the first channels of a block's input as they are and puts zeros in place of the others."""
-
-    def cut(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x = inputs[0].clone()
-        x[:, channels:] = 0.0
-        return x, *inputs[1:]
-
-    return cut
 
 
 PICTURES = (estimates, switched)

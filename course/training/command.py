@@ -1,18 +1,15 @@
 """`make train`: trains the small model, part by part."""
 
 import os
-import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from course.core.assemble import Blocks, for_training
 from course.core.options import Options, like, option
-from course.core.screen import sentence
 from course.core.stages import short_path
-from course.draw.blame import explain
 from course.draw.settings import Settings
+from course.training.ending import finished
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not burn the other's time
 
@@ -81,9 +78,11 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
         write_untrained(ModelConfig() if options.full else config, folder, options.seed)
         return
     if options.part == "export":
-        from course.training.export import export
+        from course.training.export import export, export_motion
 
         export(config, options.out, folder)
+        if (options.out / "motion_ema.safetensors").exists():
+            export_motion(options.out, folder)
         return
 
     accelerator = loop.make_accelerator()
@@ -134,28 +133,8 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
 
 def train(options: TrainOptions) -> int:
     """Runs the command; returns its exit code: 0 done, 1 it could not be done, 130 stopped."""
-    import torch
-
-    from course.training.loop import Interrupted
-
     blocks = for_training(options.blocks, TRAINING)
-    try:
-        run(options, blocks)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-        if isinstance(error, (ValueError, OSError)) and str(blocks.paths[TRAINING]) not in files:
-            print(sentence(error), file=sys.stderr)
-            return 1
-        if blocks.origin[TRAINING] != "exercises" or isinstance(error, torch.OutOfMemoryError):
-            raise
-        return explain(error, blocks)
-    return 0
+    return finished(lambda: run(options, blocks), blocks, TRAINING)
 
 
 def whose(blocks: Blocks) -> str:

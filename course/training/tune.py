@@ -6,8 +6,6 @@ Before the training the model draws old pictures, whose latents every batch hold
 
 import os
 import random
-import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +23,15 @@ from tqdm import tqdm
 from course.core.assemble import Blocks, for_training
 from course.core.messages import Refusal
 from course.core.options import Options, like, option
-from course.core.screen import sentence
 from course.core.stages import short_path
 from course.core.writing import whole_file
 from course.draw import checkpoint as ckpt
-from course.draw.blame import explain
 from course.draw.pictures import fit, read_picture
 from course.draw.settings import Settings
 from course.scenes.captions import caption
 from course.scenes.scenes import sample_scene
 from course.training import loop
+from course.training.ending import finished
 
 LORA = 12  # the stage
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -266,20 +263,4 @@ def run(options: TuneOptions, blocks: Blocks) -> None:
 def tune(options: TuneOptions) -> int:
     """Runs the command; returns its exit code: 0 done, 1 it could not be done, 130 stopped."""
     blocks = for_training(options.blocks, LORA, fused=True)
-    try:
-        run(options, blocks)
-    except loop.Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-        if isinstance(error, (ValueError, OSError)) and str(blocks.paths[LORA]) not in files:
-            print(sentence(error), file=sys.stderr)
-            return 1
-        if blocks.origin[LORA] != "exercises" or isinstance(error, torch.OutOfMemoryError):
-            raise
-        return explain(error, blocks)
-    return 0
+    return finished(lambda: run(options, blocks), blocks, LORA)

@@ -103,10 +103,58 @@ def test_level_2_a_changed_argument_and_an_error_are_differences(play):
     assert play("stage01/any-number-of-groups", 2, "group_norm(randn(1, 6, 2, 2), 4)")[0] == 4
 
 
-@pytest.mark.parametrize("code", ["str(group_norm)", "GroupNorm(2, 4).forward.__module__"])
-def test_what_differs_between_two_right_versions_is_no_evidence(play, code):
+CHANCE = [
+    "str(group_norm)",
+    "id(torch.ones(1))",
+    "id(group_norm) // 16 % 2",
+    "y = group_norm(randn(1, 4, 4, 4), 2); id(y) < id(torch.ones(1))",
+    "hash(object())",
+    "str(object())",
+    "repr(lambda: 0)",
+    "torch.ones(1).data_ptr()",
+    "torch.ones(1).data_ptr() // 64 % 2",
+    "import time; time.time()",
+    "import time; int(1e4 * time.time()) % 2",
+    "import time; time.process_time()",
+    "import os; os.urandom(1)[0] % 2",
+    "import uuid; str(uuid.uuid4())",
+    "import random; random.SystemRandom().random() < 0.5",
+    "torch.Generator().seed() % 2",
+    "math.count = getattr(math, 'count', 0) + 1; math.count",
+    "math.count = getattr(math, 'count', 0) + 1; math.count % 2",
+    "math.count = getattr(math, 'count', 0) + 1; math.count > 1",
+]
+THE_SAME = [  # for all copies of both versions
+    "GroupNorm(2, 4).forward.__module__",
+    "group_norm.__code__.co_filename",
+    "import random; random.random()",
+    "import numpy; numpy.random.rand()",
+    "torch.rand(1)",
+    "import os; os.getpid()",
+    "hash('a text')",
+]
+
+
+@pytest.mark.parametrize("code", CHANCE)
+def test_what_comes_by_chance_is_no_evidence(play, code):
+    for _ in range(2):
+        points, shown = play("stage01/one-group", 2, code)
+        assert points is None, shown
+        assert "two copies of the same version" in shown or "Both give the same" in shown
+
+
+@pytest.mark.parametrize("code", THE_SAME)
+def test_what_no_version_has_to_do_with_is_no_evidence(play, code):
     points, shown = play("stage01/one-group", 2, code)
-    assert points is None and "two copies of the right version" in shown
+    assert points is None and "Both give the same" in shown
+
+
+@pytest.mark.parametrize("code", [code for code in CHANCE if code.endswith(("% 2", "0.5", "> 1", "ones(1))"))])
+def test_what_comes_by_chance_is_nothing_to_assert(play, code):
+    *statements, last = code.split("; ")
+    for _ in range(2):
+        points, shown = play("stage01/one-group", 3, "; ".join([*statements, f"assert ({last}) % 32"]))
+        assert points is None, shown
 
 
 def test_level_3_an_assertion(play):
@@ -185,6 +233,10 @@ def test_hostile_code_gets_a_sentence_and_the_case_goes_on(play, code, words):
     assert points == 4, shown
     assert words in shown and "Traceback" not in shown and "\0" not in shown and "\x1b" not in shown
     assert max(map(len, shown.splitlines())) < 3100
+
+
+def test_what_is_printed_is_told_once_for_each_version(play):
+    assert play("stage01/one-group", 1, "? print('hello'); 1")[1].count("printed: hello") == 2
 
 
 def test_a_line_that_ends_is_opened_again(capsys):

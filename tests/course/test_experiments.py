@@ -1,10 +1,8 @@
 """`make experiment`: each one runs, says what it measured and whose blocks it used; and the gallery made of them."""
 
-import dataclasses
 import json
 import math
 import re
-from pathlib import Path
 
 import numpy
 import pytest
@@ -14,7 +12,6 @@ from PIL import Image
 from course import cli
 from course.core import workspace
 from course.core.assemble import for_generating
-from course.core.config import CLIPConfig, UNetConfig, VAEConfig, tiny_config
 from course.core.stages import ROOT, find_stage
 from course.experiments import EXPERIMENTS, gallery, jump, module, small_unets, vae
 from course.experiments.decided import crossing
@@ -22,27 +19,8 @@ from course.experiments.lab import Lab
 from course.experiments.latents import on_the_circle
 from course.studio import question
 from course.studio.question import Question
-from course.training.export import write_untrained
 
 pytestmark = pytest.mark.limit(60)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    """The shipped checkpoint's layout at small widths, for pictures of 32 x 32 pixels."""
-    config = dataclasses.replace(
-        tiny_config(),
-        vae=VAEConfig(channels=(8, 8, 8, 8), blocks_per_level=1, num_groups=4),
-        clip=CLIPConfig(vocab_size=640, width=16, hidden_width=32, num_layers=2, num_heads=2),
-        unet=UNetConfig(
-            channels=(8, 16, 16), attention=(True, True, False), blocks_per_level=1, num_heads=2, context_channels=16,
-            num_groups=4,
-        ),
-        image_size=32,
-    )
-    folder = tmp_path_factory.mktemp("small")
-    write_untrained(config, folder)
-    return folder / "model.safetensors"
 
 
 @pytest.fixture

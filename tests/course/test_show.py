@@ -1,8 +1,8 @@
 """`make show`: every picture is written, says whose block made it, and bad input is refused. And the hints' files."""
 
-import dataclasses
 import importlib
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -12,35 +12,15 @@ from PIL import Image
 
 from course import cli, show
 from course.core import workspace
-from course.core.config import CLIPConfig, UNetConfig, VAEConfig, tiny_config
 from course.core.stages import ROOT, STAGES, find_stage
 from course.core.stubs import exercises
 from course.show.questions import QUESTIONS
 from course.studio.question import verdict
-from course.training.export import write_untrained
 from tools.gallery import SIZE
 
 pytestmark = pytest.mark.limit(60)
 
 STAGE_IDS = [stage.name for stage in STAGES]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    """The shipped checkpoint's layout at the smallest widths, for pictures of 32 x 32 pixels."""
-    config = dataclasses.replace(
-        tiny_config(),
-        vae=VAEConfig(channels=(8, 8, 8, 8), blocks_per_level=1, num_groups=4),
-        clip=CLIPConfig(vocab_size=640, width=16, hidden_width=32, num_layers=2, num_heads=2),
-        unet=UNetConfig(
-            channels=(8, 16, 16), attention=(True, True, False), blocks_per_level=1, num_heads=2, context_channels=16,
-            num_groups=4,
-        ),
-        image_size=32,
-    )
-    folder = tmp_path_factory.mktemp("small")
-    write_untrained(config, folder)
-    return folder / "model.safetensors"
 
 
 @pytest.fixture
@@ -109,6 +89,16 @@ def test_without_all_the_slow_pictures_are_only_announced(run, tmp_path):
     _, output, _ = run("--stage=5")
     assert [path.name for path in tmp_path.glob("*.png")] == ["picture.png"]
     assert "ALL=1 draws 2 more: channels, cloud" in output
+
+
+def test_pictures_that_need_a_missing_file_say_so(run, checkpoint, tmp_path):
+    folder = tmp_path / "without"
+    shutil.copytree(checkpoint.parent, folder)
+    (folder / "motion.safetensors").unlink()
+    code, output, errors = run("--stage=13", f"--checkpoint={folder}")
+    assert code == 0 and not errors and [path.name for path in tmp_path.glob("*.png")] == ["picture.png"]
+    for name in ("attention", "through-time"):
+        assert f"No picture {name}: FRAMES needs motion modules" in output and "make train PART=motion" in output
 
 
 def test_pictures_of_an_untrained_checkpoint_say_so(run, tmp_path):

@@ -80,7 +80,8 @@ class FakeVAE(nn.Module):
 
     def encode(self, images, noise=None):
         self.images, self.encoder_noise = images, noise
-        return fake_encode(images) + self.zero() + (0.0 if noise is None else 0.1 * noise)
+        self.encoded = fake_encode(images) + self.zero() + (0.0 if noise is None else 0.1 * noise)
+        return self.encoded
 
     def decode(self, latents):
         return fake_decode(latents) + self.zero()
@@ -555,21 +556,39 @@ def test_image_to_image_with_stand_ins(check_call, sampler):
     )
 
 
+# Pictures of 8 x 8 pixels and their latents, 4 x 4. Every eighth pixel is a single one here, and fits any latents.
+SQUARES = {"images": single(2, 3, 8, 8, seed=9, scale=0.4), "noise": single(2, 4, 4, 4, seed=10)}
+
+
 @painting
 def test_inpainting_keeps_what_is_not_masked(check_call):
     check_call(
-        f"{INPAINT}, sampling=Sampling(4))", fake_decode(ORIGINAL), what="with a mask of zeros:",
+        f"{INPAINT}, sampling=Sampling(4))", fake_decode(fake_encode(SQUARES["images"])), what="with a mask of zeros:",
         hint="after the last step the kept part is the encoded picture itself, without noise.",
-        mask=torch.zeros_like(MASK),
+        mask=torch.zeros(2, 1, 8, 8), **SQUARES,
     )
 
 
 @painting
 def test_inpainting_under_a_full_mask_draws_from_noise_alone(check_call):
     check_call(
-        f"{INPAINT}, sampling=Sampling(4, 3.0))", last_of("ddim", 3.0, 4), what="with a mask of ones:",
+        f"{INPAINT}, sampling=Sampling(4, 3.0))", last_of("ddim", 3.0, 4, SQUARES["noise"]),
+        what="with a mask of ones:",
         hint="strength is 1 by default: start from the noise alone, and repaint where the mask is 1.",
-        mask=torch.ones_like(MASK),
+        mask=torch.ones(2, 1, 8, 8), **SQUARES,
+    )
+
+
+@painting
+def test_how_many_pixels_of_the_mask_belong_to_a_latent(check_call):
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[:, :, :, 4:] = 1.0
+    check_call(
+        f"{INPAINT}, sampling=Sampling(4), on_step=on_step)", fake_encode(SQUARES["images"])[..., :2],
+        lambda after: after.steps[-1].latents[..., :2],
+        "with model.vae.factor = 2 and a mask that keeps the left half: the left half of the last latents of",
+        "a latent stands for model.vae.factor x model.vae.factor pixels, here 2 x 2; 8 x 8 is right only for "
+        "Stable Diffusion's own VAE.", mask=mask, **SQUARES,
     )
 
 
@@ -626,6 +645,14 @@ def test_encoder_noise_is_passed_on(check_call, call):
     check_call(
         f"{call}, sampling=Sampling(1), encoder_noise=encoder_noise)", GIVEN["encoder_noise"],
         lambda after: after.model.vae.encoder_noise, "the noise that vae.encode gets in",
+    )
+
+
+@pytest.mark.parametrize("call", OF_IMAGES)
+def test_the_encoded_pictures_stay_as_they_are(check_call, call):
+    check_call(
+        f"{call}, 0.75, Sampling(4, 1.0))", ORIGINAL, lambda after: after.model.vae.encoded,
+        "the tensor that vae.encode returned, after", "the VAE may still need it: write into a tensor of your own.",
     )
 
 

@@ -230,6 +230,28 @@ def test_whole_autoencoder(stage, config):
     check_remap(stage, "vae", hint=hint, config=replace(TINY, vae=config))
 
 
+@autoencoder
+def test_autoencoder_of_a_single_channel(stage):
+    check_remap(
+        stage, "vae", "encoder.middle.attention",
+        "with a single channel, q.weight has the shape (1, 1, 1, 1): only the last two dimensions go.",
+        replace(TINY, vae=VAEConfig(channels=(1, 1), blocks_per_level=1, num_groups=1)),
+    )
+
+
+@autoencoder
+def test_autoencoder_of_eleven_levels(stage):
+    config = VAEConfig(channels=(2,) * 11, blocks_per_level=1, num_groups=1)  # diffusers would take up.10 for up.1
+    tensors = compvis.filled(compvis.entries("vae", config), seed=0)
+    ours = compvis.empty("vae", config).items()  # in the same order as the entries
+    check(
+        stage, "remap_vae(state_dict)",
+        {name: tensor.reshape(empty.shape) for (name, empty), tensor in zip(ours, tensors.values(), strict=True)},
+        "remap_vae(state_dict) with 11 levels", hint="compare levels as numbers: as texts, '10' comes before '9'.",
+        state_dict=tensors,
+    )
+
+
 # --- the U-Net -------------------------------------------------------------------------------------------------------
 
 DOWN = "with n blocks per level, a level takes n + 1 input_blocks (the last one downsamples); conv_in comes first."
@@ -331,7 +353,7 @@ def test_names_and_shapes_of_stable_diffusion(stage, part):
     theirs = compvis.wanted(part, {PREFIXES[part] + name: tensor for name, tensor in tensors.items()}, config)
     assert len(theirs) == {"vae": 248, "unet": 686}[part]
     check(
-        stage, lambda m: {name: tuple(t.shape) for name, t in getattr(m, f"remap_{part}")(tensors).items()},
+        stage, lambda m: {name: tuple(t.shape) for name, t in getattr(m, f"remap_{part}")(dict(tensors)).items()},
         {name: tuple(tensor.shape) for name, tensor in theirs.items()},
         f"names and shapes of remap_{part}(state_dict) at the size of Stable Diffusion 1.5",
     )

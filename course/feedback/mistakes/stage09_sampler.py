@@ -824,6 +824,18 @@ MISTAKES = [
         "the latents' mask takes every eighth pixel. How many pixels a latent stands for is model.vae.factor.",
     ),
     Mistake(
+        "inpaint-into-the-encoded-picture",
+        "        return mask * latents + (1.0 - mask) * noisy_original(next_timestep)\n",
+        """\
+        kept = noisy_original(next_timestep)
+        repainted = (mask > 0).expand_as(kept)
+        kept[repainted] = latents[repainted]
+        return kept
+""",
+        "after the last step the new latents are written into the encoded picture itself. It may still be needed: make "
+        "a new tensor.",
+    ),
+    Mistake(
         "inpaint-steps-in-a-list",
         IMAGE_STEPS.removesuffix(")") + ", keep_unmasked)",
         "steps = list(denoise(model, latents, timesteps, context, negative_context, sampling, keep_unmasked))",

@@ -10,6 +10,12 @@ MISTAKES = [
         "the highest level of the decoder is taken from the first name. Names may come in any order: take the largest.",
     ),
     Mistake(
+        "levels-compared-as-texts",
+        'max(int(found[1]) for name in state_dict if (found := re.match(r"decoder\\.up\\.(\\d+)\\.", name)))',
+        'int(max(found[1] for name in state_dict if (found := re.match(r"decoder\\.up\\.(\\d+)\\.", name))))',
+        "the levels' numbers are compared as texts, in which '10' comes before '9'. Make numbers of them first.",
+    ),
+    Mistake(
         "period-from-the-first-name",
         "    period = min(int(",
         "    period = next(int(",
@@ -263,6 +269,13 @@ MISTAKES = [
 """,
         "",
         "the VAE's attention keeps its shape of 1x1 convolutions, (C, C, 1, 1). Ours are linear layers, (C, C).",
+    ),
+    Mistake(
+        "attention-squeezed",
+        "tensor = tensor[:, :, 0, 0]",
+        "tensor = tensor.squeeze()",
+        "squeeze() takes off every dimension of size 1, with a single channel also those of the channels. Only the "
+        "last two are to go.",
     ),
     Mistake(
         "attention-transposed",

@@ -41,7 +41,7 @@ touched. Code may name everything in the stage and in those before it, and:
   torch, nn, math, inf, randn, rand, zeros, ones, arange, linspace, tensor    float64, unless you say otherwise
   filled(module)    the module with a random number in every parameter, the same ones in both versions
 Random numbers are the same for both versions. Evidence is a different value, type, shape, dtype or error; what differs
-between two copies of the right version is none. The last part of a line gives the value: x = randn(1, 4, 2, 2); f(x)"""
+between two copies of the same version is none. The last part of a line gives the value: x = randn(1, 4, 2, 2); f(x)"""
 
 
 class Left(Exception):
