@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -15,7 +16,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def find_browser() -> str | None:
-    """The program: the one that CHROME names, or the first of the usual names that is there."""
+    """The program: the one that CHROME names, or the first of the usual names that is there. Not on Windows."""
+    if os.name == "nt":  # there a program cannot be handed pipes by their numbers
+        return None
     return next((path for name in (os.environ.get("CHROME"), *NAMES) if name and (path := shutil.which(name))), None)
 
 
@@ -101,8 +104,6 @@ class Browser:
 
     def until(self, done: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
         """Reads what the browser says until something is the case."""
-        import select
-
         deadline = time.monotonic() + seconds
         while not done():
             left = deadline - time.monotonic()
@@ -193,7 +194,6 @@ class Browser:
         """Ends the browser and all that it started."""
         try:
             if self.process.poll() is None:
-                self.post("Browser.close", {}, self.session) if hasattr(self, "session") else None
                 os.write(self.write_end, b'{"id": 0, "method": "Browser.close"}\0')
                 self.process.wait(10)
         except (OSError, subprocess.TimeoutExpired):

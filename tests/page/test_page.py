@@ -526,7 +526,7 @@ def test_everything_has_a_name_and_the_keyboard_reaches_it(tab):
             assert one.get("name", {}).get("value", "").strip(), one
     tab.run("document.querySelector('#prompt').focus()")
     reached = []
-    for _ in range(60):
+    for _ in range(90):
         tab.press("Tab", 9)
         reached.append(tab.run("document.activeElement.id"))
     assert {"negative", "seed", "dice", "sampler", "steps", "scale", "draw", "moment"} <= set(reached)
