@@ -178,6 +178,18 @@ class Browser:
             "Input.dispatchMouseEvent", {"type": "mouseReleased", "x": x, "y": y, "button": "left", "clickCount": 1}
         )
 
+    def download(self, link: str, folder: Path) -> Path:
+        """Clicks a link that offers a file; returns the file, once all of it is in the folder."""
+        self.send("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)}, session=None)
+        path = folder / self.run(f"document.querySelector('{link}').download")
+        self.run(f"document.querySelector('{link}').click()")
+        for _ in range(300):
+            if path.is_file() and path.stat().st_size > 0 and not list(folder.glob("*.crdownload")):
+                return path
+            self.run("true")
+            time.sleep(0.1)
+        raise TimeoutError(f"{path.name} did not come; there is {[p.name for p in folder.iterdir()]}")
+
     def resize(self, width: int, height: int, dark: bool = False) -> None:
         """The size of the window, and whether the person prefers dark colours."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}

@@ -1,6 +1,6 @@
 """Makes docs/page.gif: the page draws a picture, and shows where its words look.
 
-    .venv/bin/python -m tests.page.film [FOLDER OF THE PAGE]
+.venv/bin/python -m tests.page.film [FOLDER OF THE PAGE]
 """
 
 import io
