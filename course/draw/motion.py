@@ -48,7 +48,7 @@ def put_motion(
     from course.draw.checkpoint import read_tensors
 
     stage = blocks[13]
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, "MOTION")
     tables = [tensor for name, tensor in tensors.items() if name.endswith(".pe") and tensor.ndim == 3]
     longest = tables[0].shape[1] if tables else USUAL_FRAMES
     if frames > longest:
