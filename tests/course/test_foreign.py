@@ -198,7 +198,7 @@ def test_a_textual_inversion_as_a_lora(tmp_path):
 
 def test_what_training_cannot_go_on_from(whole, tmp_path):
     def refusal(path) -> str:
-        with pytest.raises(ValueError, match="CONTINUE|make weights|beside the model") as error:
+        with pytest.raises(ValueError, match=r"CONTINUE|make weights|beside the model") as error:
             unpack(path, tiny_config(), tmp_path / "run")
         assert not (tmp_path / "run").exists()
         return str(error.value)
