@@ -30,10 +30,9 @@ from course.core.options import variable
 from course.core.stages import ROOT, STAGES
 from course.draw import checkpoint, generate, pictures
 from course.draw.settings import SAMPLERS, Order, Settings
-from course.training.export import diffusers_motion, write_untrained
-from course.training.motion import modules_of
-from solutions import stage13_motion
-from solutions.stage07_unet import UNet
+from course.training.export import write_untrained
+from solutions.stage13_motion import MotionConfig
+from tests.course.modules import write_modules
 
 pytestmark = pytest.mark.limit(60)
 
@@ -1080,12 +1079,8 @@ def test_settings_survive_json():
 @pytest.fixture(scope="session")
 def motion_file(tmp_path_factory) -> Path:
     """Motion modules of the shipped U-Net's widths with random numbers everywhere, in diffusers' names."""
-    config = stage13_motion.MotionConfig(num_heads=4, max_frames=6, middle=False)
-    unet = stage13_motion.MotionUNet(UNet(tiny_config().unet), tiny_config().unet, config)
-    weights = {name: 0.05 * torch.randn(w.shape) for name, w in modules_of(unet).items()}
-    path = tmp_path_factory.mktemp("motion") / "motion.safetensors"
-    save_file({n: w.contiguous() for n, w in diffusers_motion(weights, config).items()}, path, {"num_heads": "4"})
-    return path
+    config = MotionConfig(num_heads=4, max_frames=6, middle=False)
+    return write_modules(tmp_path_factory.mktemp("motion") / "motion.safetensors", tiny_config(), config)
 
 
 def frames_of(path: str) -> list[bytes]:
