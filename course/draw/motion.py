@@ -28,7 +28,7 @@ def motion_file(motion: str | None, checkpoint: Path) -> Path:
     if path.is_file():
         return path
     if motion is not None:
-        raise Refusal(f"MOTION={motion}: there is no such file.")
+        raise Refusal(f"MOTION={motion}: " + ("that is no file." if path.exists() else "there is no such file."))
     raise Refusal(
         f"FRAMES needs motion modules, and there is no {short_path(path)}: MOTION=FILE names another one, or "
         f"`make train PART=motion CONTINUE={short_path(checkpoint.parent)}` trains some."
@@ -48,7 +48,7 @@ def put_motion(
     from course.draw.checkpoint import read_tensors
 
     stage = blocks[13]
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, "MOTION")
     tables = [tensor for name, tensor in tensors.items() if name.endswith(".pe") and tensor.ndim == 3]
     longest = tables[0].shape[1] if tables else USUAL_FRAMES
     if frames > longest:

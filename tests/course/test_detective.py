@@ -2,8 +2,10 @@
 
 import builtins
 import json
+import re
 
 import pytest
+from PIL import Image
 
 from course import cli
 from course.core import workspace
@@ -132,7 +134,13 @@ THE_SAME = [  # for all copies of both versions
     "torch.rand(1)",
     "import os; os.getpid()",
     "hash('a text')",
+    "float('nan')",
 ]
+
+
+def test_nan_is_evidence(play):
+    """The suspect divides by zero."""
+    assert play("stage01/eps-forgotten", 2, "group_norm(ones(1, 4, 2, 2), 2).sum().item()")[0] == 4
 
 
 @pytest.mark.parametrize("code", CHANCE)
@@ -194,10 +202,43 @@ def test_every_mistake_is_in_a_line_that_is_shown(number):
 def test_every_exercise_has_probes_and_nearly_every_mistake_shows(line):
     probed = [stage for stage in STAGES if not stage.encore or f"{stage.number}.1" in PROBES]
     assert list(PROBES) == [exercise.number for stage in probed for exercise in exercises(stage)]
-    for number in (1, 4):
-        answers = [line.ask(do="open", stage=number, mistake=m.name) for m in mistakes_of(number)]
+    for number, every in ((1, 1), (4, 1), (12, 8), (13, 8)):
+        answers = [line.ask(do="open", stage=number, mistake=m.name) for m in mistakes_of(number)[::every]]
         assert sum(answer["fits"] for answer in answers) >= 0.9 * len(answers)
         assert all(answer["apart"] is None or answer["apart"] > 0 for answer in answers if answer["fits"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("stage08/betas-not-squared", r"100% of the pixels differ, by \d+(\.\d)? of 255 levels on average\."),
+        ("stage08/dpm-r-inverted", r"\d+% of the pixels differ"),  # shows with one sampler alone
+        ("stage09/inpaint-mask-inverted", "Not one pixel differs: this picture does not need what is wrong."),
+    ],
+)
+def test_a_picture_with_both_versions(play, monkeypatch, tmp_path, name, words):
+    monkeypatch.setattr(game, "PICTURE", tmp_path / "pictures" / "detective.png")
+    points, shown = play(name, 4, "picture", "skip")
+    assert points == 0 and "`picture` draws with both" in shown
+    said = " ".join(shown.split("Drawing ...")[1].split("\nIt was")[0].split())
+    assert re.match(rf"\S+/detective\.png: {words}", said), said
+    with Image.open(game.PICTURE) as picture:
+        assert picture.width == 1100 and picture.info["Description"] in said
+        assert name.partition("/")[2] not in str(picture.info)
+
+
+def test_a_suspect_that_draws_nothing(play, monkeypatch, tmp_path):
+    monkeypatch.setattr(game, "PICTURE", tmp_path / "detective.png")
+    shown = play("stage10/ema-names-with-dots", 4, "picture")[1]
+    assert "The suspect draws nothing: ValueError: " in shown and not game.PICTURE.exists()
+
+
+def test_a_stage_without_a_part_in_pictures(line, capsys):
+    case = game.Case(STAGES[11], mistakes_of(12)[0], 4, "", None, [], line, str)
+    case.draw()
+    case.advise()
+    shown = capsys.readouterr().out
+    assert "No picture is drawn with stage 12." in shown and "`picture`" not in shown
 
 
 # --- what people type ------------------------------------------------------------------------------------------------
@@ -225,6 +266,7 @@ def test_every_exercise_has_probes_and_nearly_every_mistake_shows(line):
         ("print('hello'); 1", "printed: hello"),
         ("raise KeyboardInterrupt; 1", "ends the program"),
         ("'x' * 10**7", " ..."),
+        ("10**5000", "right    int, too long to be shown"),
     ],
     ids=lambda value: value[:12].replace("\0", "0"),
 )

@@ -7,6 +7,7 @@ It reads requests and writes one answer to each, a JSON object per line. Every r
                                        a number), and names of "others", which give something else
     {"do": "compare", "code": "..."}   {"right": [...], "wrong": [...], "apart": "...", "differ": true}: what both give
     {"do": "assert", "code": "..."}    {"right": "...", "wrong": "...", "separates": true}: "passes" or why not
+    {"do": "picture", "path": "..."}   {"said": "..."}: what is seen in a picture of both, written there
 
 An answer may instead be {"problem": "..."}: one sentence about the code. Where processes can be forked, each request is
 answered by a fork, whose end ends nothing else. Time and memory are limited as in the tests.
@@ -30,6 +31,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -37,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from course.core.limits import Stuck, is_out_of_memory, limit_memory, limited
-from course.core.messages import first_line
+from course.core.messages import Refusal, first_line
 from course.core.stages import Stage, find_stage
 from course.feedback.diagnosis import Result, same_result
 from course.feedback.mistakes import Mistake, exercise_of, mistakes_of, wrong_text
@@ -46,6 +48,7 @@ from course.learn.detective.probes import PROBES, given
 from course.learn.runner import CAN_FORK, cause_of_death
 
 LIMIT = 5.0  # seconds of computing for what a learner types, each time that it is run
+LIMIT_OF_PICTURES = 60.0
 LIMIT_OF_ONE = 0.5  # and for one probe of the course's own
 STUCK = f"That was still running after {LIMIT:g} seconds: is there a loop that never ends?"
 LONGEST = 150  # characters of a value
@@ -109,12 +112,14 @@ def answered(request: Answer) -> Answer:
     """What a request asks for, or {"problem": one sentence}."""
     stage = find_stage(request["stage"])
     mistake = next(m for m in mistakes_of(stage.number) if m.name == request["mistake"])
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(torch.float32 if request["do"] == "picture" else torch.float64)
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             if request["do"] == "open":
                 return opened(stage, mistake)
+            if request["do"] == "picture":
+                return pictured(stage, mistake, Path(request["path"]))
             do = compared if request["do"] == "compare" else asserted
             answer = do(stage, mistake, request["code"])
         return answer | {"printed": [clean(line) for line in printed.getvalue().splitlines()[:5]]}
@@ -287,7 +292,10 @@ def described(result: Result) -> list[str]:
 
 def line(value: Any) -> str:
     if not isinstance(value, Tensor):
-        return clean(str(value) if isinstance(value, torch.dtype) else repr(value))
+        try:
+            return clean(str(value) if isinstance(value, torch.dtype) else repr(value))
+        except ValueError:  # Python shows no number of more than 4300 digits
+            return f"{type(value).__name__}, too long to be shown"
     text = f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if not value.is_contiguous():
         text += ", not contiguous"
@@ -404,6 +412,19 @@ def tried(code: str, stage: Stage, module: ModuleType | None) -> Result | None:
             return outcome(code, stage.number, module)
     except (Stuck, Unclear):
         return None
+
+
+def pictured(stage: Stage, mistake: Mistake, path: Path) -> Answer:
+    """A picture of what the mistake does to a picture."""
+    from course.learn.detective.picture import draw_both  # imports what draws only now
+
+    try:
+        with limited(LIMIT_OF_PICTURES):
+            return draw_both(stage, mistake, path)
+    except Stuck:
+        return {"problem": f"The suspect was still drawing after {LIMIT_OF_PICTURES:g} seconds."}
+    except (Refusal, ValueError, OSError) as error:
+        return {"problem": f"There is no picture: {first_line(error)}."}
 
 
 if __name__ == "__main__":
