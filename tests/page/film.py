@@ -17,15 +17,20 @@ from course.core.writing import whole_file
 from course.page import serve
 from tests.page.browser import Browser
 
-SIZE = (960, 640)
+WINDOW = (1000, 900)
 PROMPT = "a red house on a green hill at night"
 WORDS = ("house", "hill", "night")
 
 
 def take(browser: Browser, folder: Path) -> Image.Image:
+    """The part of the page with the pictures."""
+    box = browser.run(
+        "(({left, top, right, bottom}) => [left, top, right, bottom])"
+        "(document.querySelector('#pictures').getBoundingClientRect())"
+    )
     browser.screenshot(folder / "frame.png")
     picture = Image.open(io.BytesIO((folder / "frame.png").read_bytes())).convert("RGB")
-    return picture.crop((0, 0, *SIZE))
+    return picture.crop(tuple(round(at) for at in box))
 
 
 def main(page: Path) -> None:
@@ -34,7 +39,7 @@ def main(page: Path) -> None:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         browser = Browser()
         try:
-            browser.resize(*SIZE)
+            browser.resize(*WINDOW)
             browser.open(f"http://127.0.0.1:{running.server_port}/")
             browser.wait("document.querySelector('#order')?.dataset.done", seconds=300)
             count = int(browser.run("document.querySelector('#moment').max")) + 1
@@ -50,7 +55,10 @@ def main(page: Path) -> None:
         finally:
             browser.close()
             running.shutdown()
-    palette = frames[-1][0].quantize(128)
+    together = Image.new("RGB", (frames[0][0].width, sum(frame.height for frame, _ in frames)))
+    for i, (frame, _) in enumerate(frames):
+        together.paste(frame, (0, i * frame.height))
+    palette = together.quantize(255)
     pictures = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame, _ in frames]
     with whole_file(ROOT / "docs" / "page.gif") as temporary:
         pictures[0].save(

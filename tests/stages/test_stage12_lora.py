@@ -316,6 +316,22 @@ def test_unmerging_what_is_not_merged_changes_nothing(stage):
 
 
 @merging
+def test_the_weight_stays_a_plain_parameter(stage):
+    def run(module):
+        lora = filled(module.LoRA(plain("linear"), 3), *weights("linear"))
+        states = []
+        for action in (lora.merge, lora.unmerge):
+            action()
+            states.append([lora.weight.requires_grad, lora.weight.is_leaf])
+        return states
+
+    check(
+        stage, run, [[False, True]] * 2, "[requires_grad, is_leaf] of weight after merge(), and after unmerge()",
+        hint="the decorator @torch.no_grad() was given: without it the weight remembers how it was computed.",
+    )
+
+
+@merging
 def test_merging_in_half_precision_rounds_once(stage):
     layer = nn.Linear(6, 10).to(torch.bfloat16)
     down, up = (tensor.to(torch.bfloat16) for tensor in weights("linear"))
@@ -803,6 +819,45 @@ def test_applied_merged_and_taken_out(stage, ours, theirs):
 
     output = wanted(*UNET_INPUT).sample.detach()
     check(stage, run, output, "the U-Net after apply_lora, merge and take_out", tolerance=1e-9)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_layers_that_are_tuned(stage, ours, theirs, part):
+    wanted = [own for where, own in theirs.names.values() if where == part and re.search(r"\.to_(q|k|v|out)$", own)]
+    check(
+        stage, lambda m: sorted(m.attention_layers(getattr(ours, part))), sorted(wanted), f"attention_layers({part})",
+        hint="this function was given: has it been changed?",
+    )
+
+
+@layer_beside
+def test_what_goes_into_a_file(stage, ours):
+    """lora_state_dict, which is given."""
+    chosen = {  # part, our name -> the name in the file, rank, alpha
+        ("unet", "mid.transformer.proj_in"): ("lora_unet_mid_block_attentions_0_proj_in", 3, 12.0),
+        ("text_encoder", "layers.1.fc2"): ("lora_te_text_model_encoder_layers_1_mlp_fc2", 2, 1.0),
+    }
+    wanted = {}
+    for i, ((part, name), (stem, rank, alpha)) in enumerate(chosen.items()):
+        weight = getattr(ours, part).get_submodule(name).weight
+        ones = (1,) * (weight.ndim - 2)
+        wanted[f"{stem}.lora_down.weight"] = rand(rank, *weight.shape[1:], seed=i)
+        wanted[f"{stem}.lora_up.weight"] = rand(len(weight), rank, *ones, seed=10 + i)
+        wanted[f"{stem}.alpha"] = torch.tensor(alpha)
+
+    def run(module):
+        fresh = copy.deepcopy(ours)
+        for (part, name), (stem, rank, alpha) in chosen.items():
+            model = getattr(fresh, part)
+            lora = module.LoRA(model.get_submodule(name), rank, alpha)
+            ends = (f"{stem}.lora_{end}.weight" for end in ("down", "up"))
+            module.replace_layer(model, name, filled(lora, *(wanted[end] for end in ends)))
+        return module.lora_state_dict(fresh.unet, fresh.text_encoder)
+
+    check(
+        stage, run, wanted, "lora_state_dict(unet, text_encoder) with two LoRAs",
+        hint="scale is alpha / rank; this function was given.",
+    )
 
 
 # --- tuning ----------------------------------------------------------------------------------------------------------
