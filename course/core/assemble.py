@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 
+from course.core.limits import is_out_of_memory, make_room, out_of_memory
 from course.core.stages import PIPELINE, SOLUTIONS, STAGES, Stage, find_stage, short_path, source_of
 from course.core.stubs import todo
 
@@ -217,6 +218,9 @@ def _cause(error: BaseException, filename: str, package: str) -> str:
     """file:line: what is wrong, then the line it is about."""
     text = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
     text = text.replace(f"{package}.", "") if package else text
+    if is_out_of_memory(error):
+        make_room(error)
+        text = out_of_memory(error)
     if isinstance(error, SyntaxError) and error.filename == filename and error.text:
         line = error.text.rstrip("\n").expandtabs(1)
         shown = line.lstrip()

@@ -4,6 +4,7 @@ import sys
 import traceback
 
 from course.core.assemble import StageError
+from course.core.limits import is_out_of_memory
 from course.core.messages import first_line
 from course.core.screen import sentence
 from course.core.stages import find_stage, short_path
@@ -26,7 +27,7 @@ def explain(error: BaseException, blocks, mistaken: bool = False) -> int:
             file=sys.stderr,
         )
         return 2
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         print("The memory is not enough: try a smaller WIDTH and HEIGHT, or DTYPE=bfloat16.", file=sys.stderr)
         return 2
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

@@ -33,6 +33,7 @@ from course.draw.foreign import (
 )
 
 TINY = ROOT / "checkpoints" / "tiny" / "model.safetensors"
+TOKENIZER = "TOKENIZER names the folder with CLIP's vocab.json and merges.txt"
 
 
 @dataclass
@@ -59,38 +60,42 @@ class Checkpoint:
         return any(name.startswith("model_ema.diffusion_model") for name in self.tensors)
 
 
-def open_checkpoint(path: str | Path = TINY, tokenizer: str | Path | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: str | Path = TINY, tokenizer: str | Path | None = None, option: str = "CHECKPOINT"
+) -> Checkpoint:
     """Opens a checkpoint file.
 
     Args:
         path: the file, or a folder with a model.safetensors in it.
         tokenizer: the folder with vocab.json and merges.txt; None: beside the file.
+        option: the one that named the file, of WANTED in foreign.py; the messages name it.
 
     Raises:
         ValueError: in one sentence, if it is missing, damaged, unsafe, or not Stable Diffusion 1.x.
     """
-    path = expanded("checkpoint", path)
+    path = expanded(option, path)
     if path.is_dir():
-        path = file_in(path)
+        path = file_in(path, option)
     if not path.is_file():
         what = f"{short_path(path)} is not a file" if path.exists() else f"There is no checkpoint {short_path(path)}"
-        raise ValueError(f"{what}: CHECKPOINT names a .safetensors or .ckpt file.")
-    tensors, metadata = read_tensors(path)
+        raise ValueError(f"{what}: {option} names a .safetensors or .ckpt file.")
+    tensors, metadata = read_tensors(path, option)
     tensors = as_published(tensors)
-    refuse_strangers(path, tensors)
+    refuse_strangers(path, tensors, option)
     refuse_odd_tensors(path, tensors)
     config_path = path.with_name("config.json")
     config = ModelConfig.from_json(config_path) if config_path.is_file() else ModelConfig()
-    vocab, merges = read_tokenizer(expanded("tokenizer", tokenizer) if tokenizer else path.parent)
+    beside = "they belong beside the model file" if option == "CONTINUE" else TOKENIZER
+    vocab, merges = read_tokenizer(expanded("tokenizer", tokenizer) if tokenizer else path.parent, beside)
     if len(vocab) != config.clip.vocab_size:
         raise ValueError(
             f"The tokenizer has {len(vocab)} tokens, the checkpoint's text encoder {config.clip.vocab_size}: "
-            "they do not belong together (TOKENIZER names the folder with vocab.json and merges.txt)."
+            f"they do not belong together ({beside})."
         )
     return Checkpoint(path, tensors, config, vocab, merges, metadata.get("trained", "yes") != "no")
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, option: str = "CHECKPOINT") -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a .safetensors or .ckpt file, mapped from the disk, and the file's metadata."""
     try:
         with path.open("rb") as file:
@@ -98,10 +103,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         raise ValueError(f"{short_path(path)} cannot be read: {error.strerror}.") from None
     if start[8:9] != b"{":  # there, after its length, the table of a .safetensors file begins
-        refuse_by_beginning(path, start)
+        refuse_by_beginning(path, start, option)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return _read_safetensors(path)
-    return _read_ckpt(path), {}
+    return _read_ckpt(path, option), {}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -127,7 +132,7 @@ class _Inert:
         pass
 
 
-def _read_ckpt(path: Path) -> dict[str, Tensor]:
+def _read_ckpt(path: Path, option: str) -> dict[str, Tensor]:
     # PyTorch Lightning left the names of its own classes in the published files; they are replaced by _Inert. Any other
     # name that is not on torch's list of harmless ones makes torch refuse the file.
     try:
@@ -167,20 +172,17 @@ def _read_ckpt(path: Path) -> dict[str, Tensor]:
     entries = data.items() if isinstance(data, dict) else ()
     tensors = {name: tensor for name, tensor in entries if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not tensors:
-        refuse_kinds(path, [str(name) for name, _ in entries])
+        refuse_kinds(path, [str(name) for name, _ in entries], option)
         raise ValueError(f"{short_path(path)} holds no tensors.")
     return tensors
 
 
-def read_tokenizer(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def read_tokenizer(folder: Path, beside: str = TOKENIZER) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """vocab.json and merges.txt, as CLIP's tokenizer stores them."""
     vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
     for path in (vocab_path, merges_path):
         if not path.is_file():
-            raise ValueError(
-                f"There is no {path.name} in {short_path(folder)}: TOKENIZER names the folder with CLIP's "
-                "vocab.json and merges.txt."
-            )
+            raise ValueError(f"There is no {path.name} in {short_path(folder)}: {beside}.")
     try:
         vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
         lines = merges_path.read_text(encoding="utf-8").splitlines()

@@ -40,18 +40,24 @@ def as_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 # --- what else a file can be -----------------------------------------------------------------------------------------
 
 OTHER = "only Stable Diffusion 1.x can be drawn with, such as what `make weights` fetches"
-ADDITION = "it goes on top of a checkpoint, which is not possible here; CHECKPOINT names a whole checkpoint"
-PART = "CHECKPOINT names one file that holds U-Net, VAE and text encoder"
+WANTED = {  # an option -> what it names
+    "CHECKPOINT": "a whole Stable Diffusion 1.x checkpoint",
+    "CONTINUE": "a whole Stable Diffusion 1.x checkpoint",
+    "LORA": "a LoRA file",
+    "MOTION": "a file of motion modules",
+}
+ADDITION = "it goes on top of a checkpoint, which is not possible here; {option} names {wanted}"
+PART = "{option} names one file that holds U-Net, VAE and text encoder"
 
 # A pattern that is found in a name of the file -> what the file is, and what to do instead. The first one counts.
 KINDS = (
     (r"^base_model\.model\.", "an adapter of the library PEFT", ADDITION),
     (r"\.(hada|lokr)_", "a LyCORIS adapter", ADDITION),
-    (r"lora[_.]", "a LoRA", "LORA names it, and CHECKPOINT the checkpoint that it goes on top of"),
+    (r"lora[_.]", "a LoRA", "`make generate LORA=` takes it, {option} a checkpoint"),
     (r"^(ip_adapter|image_proj)(\.|$)", "an IP-Adapter", ADDITION),
     (r"^(emb_params|string_to_param|string_to_token)$", "a textual inversion", ADDITION),
     (r"^control_model\.|^controlnet_", "a ControlNet", ADDITION),
-    (r"motion_modules\.", "a file of motion modules", "MOTION names it, and CHECKPOINT a checkpoint"),
+    (r"motion_modules\.", "a file of motion modules", "`make generate MOTION=` takes it, {option} a checkpoint"),
     (r"\.time_(stack|mixer)\.", "a Stable Video Diffusion checkpoint", OTHER),
     (r"^conditioner\.embedders\.", "an SDXL checkpoint", OTHER),
     (r"^cond_stage_model\.model\.", "a Stable Diffusion 2.x checkpoint", OTHER),
@@ -70,22 +76,31 @@ MODELS = {  # what all names of a model begin with -> what it is, and a pattern 
 }
 
 
-def refuse_kinds(path: Path, names: Collection[str]) -> None:
-    """A Refusal, saying what the file is, if it is of a kind that its names give away."""
+def advice(text: str, option: str) -> str:
+    """What to do instead, for the option that named the file."""
+    return text.format(option=option, wanted=WANTED[option])
+
+
+def refuse_kinds(path: Path, names: Collection[str], option: str) -> None:
+    """A Refusal, saying what the file is, if it is of a kind that its names give away, and not what is wanted.
+
+    option: the one that named the file, of WANTED; here and below.
+    """
+    wanted = WANTED[option]
     for pattern, what, instead in KINDS:
-        if any(re.search(pattern, name) for name in names):
-            raise Refusal(f"{short_path(path)} is {what}, not a whole Stable Diffusion 1.x checkpoint: {instead}.")
+        if what not in wanted and any(re.search(pattern, name) for name in names):
+            raise Refusal(f"{short_path(path)} is {what}, not {wanted}: {advice(instead, option)}.")
 
 
-def refuse_strangers(path: Path, names: Collection[str]) -> None:
+def refuse_strangers(path: Path, names: Collection[str], option: str) -> None:
     """A Refusal, saying what the file is instead, unless names in it are those of all parts of Stable Diffusion 1.x."""
     there = [what for prefix, (what, _) in MODELS.items() if any(name.startswith(prefix) for name in names)]
     if len(there) < len(MODELS):
-        refuse_kinds(path, names)
+        refuse_kinds(path, names, option)
         if there:
             raise Refusal(
                 f"{short_path(path)} is {' and '.join(there)} alone, not a whole Stable Diffusion 1.x checkpoint: "
-                f"{PART}."
+                f"{advice(PART, option)}."
             )
     for prefix, (_, pattern) in MODELS.items():
         if not any(re.match(re.escape(prefix) + pattern, name) for name in names):
@@ -118,14 +133,14 @@ def refuse_odd_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 BEGINNINGS = (
     (rb"version https://git-lfs", "a pointer of Git LFS and not the file itself", "`git lfs pull` fetches that"),
     (rb"\s*<(!doctype|html|\?xml)", "a web page", "the download led to a page, perhaps to one that asks to log in"),
-    (rb"\s*[{\[]\s*[\"\]}]", "JSON text", "CHECKPOINT names the file with the weights"),
-    (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP", "a picture", "INIT takes pictures, CHECKPOINT weights"),
+    (rb"\s*[{\[]\s*[\"\]}]", "JSON text", "{option} names the file with the weights"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP", "a picture", "INIT takes pictures, {option} weights"),
     (rb"GGUF", "a GGUF file", "get the model as a .safetensors file"),
     (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!", "a packed archive", "unpack it first"),
 )
 
 
-def refuse_by_beginning(path: Path, start: bytes) -> None:
+def refuse_by_beginning(path: Path, start: bytes, option: str) -> None:
     """A Refusal, saying what the file is instead, if its first bytes are those of no weights at all."""
     if path.suffix == ".safetensors" and start.startswith((b"PK\x03\x04", b"\x80\x02")):
         name = path.with_suffix(".ckpt").name
@@ -134,10 +149,10 @@ def refuse_by_beginning(path: Path, start: bytes) -> None:
         raise Refusal(f"{short_path(path)} is empty: get the file again.")
     for pattern, what, instead in BEGINNINGS:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
-            raise Refusal(f"{short_path(path)} is {what}: {instead}.")
+            raise Refusal(f"{short_path(path)} is {what}: {advice(instead, option)}.")
 
 
-def file_in(folder: Path) -> Path:
+def file_in(folder: Path, option: str) -> Path:
     """The checkpoint in a folder: its model.safetensors.
 
     Raises:
@@ -145,14 +160,13 @@ def file_in(folder: Path) -> Path:
     """
     if (folder / "model_index.json").exists() or (folder / "unet").is_dir():
         raise Refusal(
-            f"{short_path(folder)} is a model in the layout of diffusers, with a file for each part: {PART}, as many "
-            "models are offered, and as diffusers' script convert_diffusers_to_original_stable_diffusion.py makes it."
+            f"{short_path(folder)} is a model in the layout of diffusers, with a file for each part: "
+            f"{advice(PART, option)}, as many models are offered, and as diffusers' script "
+            "convert_diffusers_to_original_stable_diffusion.py makes it."
         )
     path = folder / "model.safetensors"
     if not path.exists():
         there = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".ckpt"))
         hint = f" (in it: {', '.join(there[:3])}{' ...' if len(there) > 3 else ''})" if there else ""
-        raise Refusal(
-            f"There is no model.safetensors in the folder {short_path(folder)}: CHECKPOINT names a file{hint}."
-        )
+        raise Refusal(f"There is no model.safetensors in the folder {short_path(folder)}: {option} names a file{hint}.")
     return path

@@ -23,6 +23,7 @@ from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.lora import NEEDED_BY_LORA, add_loras, wanted_loras
 from course.draw.motion import NEEDED_BY_FRAMES, motion_file, put_motion
+from course.draw.mp4 import ENDING, check_encoder
 from course.draw.settings import Order, Settings, check_size
 from course.feedback.mistakes import find_mistake, wrong_text
 
@@ -66,12 +67,14 @@ def stop_if_asked() -> None:
 
 
 def run(settings: Settings, out: Path | None, film: bool) -> int:
-    endings = (".png",) if settings.frames is None else (".webp", ".gif")
+    endings = (".png",) if settings.frames is None else (".webp", ".gif", ENDING)
     if out is not None and out.suffix.lower() not in endings:
         what = "is an ending and no name" if out.name.lower() in endings else f"does not end in {' or '.join(endings)}"
         raise Refusal(f"OUT={out} {what}: name a file, such as picture{endings[0]}.")
     if film and settings.frames is not None:
         raise Refusal("FILM=1, a GIF of all steps, does not go with FRAMES: draw one of the frames as a picture.")
+    if out is not None:
+        check_encoder(out)
     check_targets(out or ROOT / "outputs" / f"picture{endings[0]}", settings.count, film)
     blocks = None
     try:

@@ -48,7 +48,7 @@ def read_file(path: Path) -> dict[str, "Tensor"]:
     """
     from course.draw.checkpoint import read_tensors
 
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, "LORA")
     if text := metadata.get("lora_adapter_metadata"):
         try:
             tensors |= alphas_of(tensors, json.loads(text))

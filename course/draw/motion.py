@@ -37,8 +37,8 @@ def motion_file(motion: str | None, checkpoint: Path) -> Path:
 
 def put_motion(
     blocks: "Blocks", model: Any, sizes: "ModelConfig", path: Path, frames: int, device: "torch.device"
-) -> None:
-    """Puts the motion modules of a file into the U-Net of a StableDiffusion.
+) -> Any:
+    """Puts the motion modules of a file into the U-Net of a StableDiffusion; returns their sizes (MotionConfig).
 
     Raises:
         ValueError: in one sentence, if they are none, or do not fit, or are not made for so many frames.
@@ -48,7 +48,7 @@ def put_motion(
     from course.draw.checkpoint import read_tensors
 
     stage = blocks[13]
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, "MOTION")
     tables = [tensor for name, tensor in tensors.items() if name.endswith(".pe") and tensor.ndim == 3]
     longest = tables[0].shape[1] if tables else USUAL_FRAMES
     if frames > longest:
@@ -67,3 +67,4 @@ def put_motion(
         raise ValueError(f"{short_path(path)} holds no motion modules for this model: {error}") from None
     model.unet = unet.to(device=device, dtype=model.unet.conv_in.weight.dtype).eval().requires_grad_(False)
     print(f"{short_path(path)} puts {sum(map(len, [*unet.down, *unet.up])) + (unet.mid is not None)} motion modules in")
+    return config

@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from course.core.messages import first_line
 from course.core.options import expanded
 from course.core.writing import whole_file
+from course.draw.mp4 import ENDING, comment_of, write_mp4
 
 MAX_PIXELS = 64_000_000  # a larger file is refused before it is unpacked into memory
 SETTINGS = "settings"  # the PNG text entry that holds all settings as JSON
@@ -145,12 +146,15 @@ def read_settings(path: str | Path) -> dict:
         ValueError: in one sentence, if there are none.
     """
     path = expanded("FROM", path)
-    read_picture(path, "FROM")
-    with Image.open(path) as picture:
-        comment = picture.info.get("comment", b"") if picture.format == "GIF" else b""
-        text = getattr(picture, "text", {}).get(SETTINGS) or picture.getexif().get(DESCRIPTION) or comment.decode()
+    if path.suffix.lower() == ENDING and path.is_file():
+        text = comment_of(path)
+    else:
+        read_picture(path, "FROM")
+        with Image.open(path) as picture:
+            comment = picture.info.get("comment", b"") if picture.format == "GIF" else b""
+            text = getattr(picture, "text", {}).get(SETTINGS) or picture.getexif().get(DESCRIPTION) or comment.decode()
     try:
-        settings = json.loads(text)
+        settings = json.loads(text or "")
     except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
@@ -159,8 +163,11 @@ def read_settings(path: str | Path) -> dict:
 
 
 def write_clip(path: Path, frames: Sequence[Image.Image], settings: dict) -> None:
-    """A WebP or GIF that shows the frames again and again, eight a second, and remembers its settings."""
+    """A film, eight frames a second, that remembers its settings: WebP or GIF, which begins again and again, or MP4."""
     text = json.dumps(settings)
+    if path.suffix.lower() == ENDING:
+        write_mp4(path, frames, text)
+        return
     exif = Image.Exif()
     exif[DESCRIPTION] = text
     kind = {"save_all": True, "append_images": list(frames[1:]), "duration": 125, "loop": 0}

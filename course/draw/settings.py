@@ -97,7 +97,7 @@ class Settings(Options):
 class Order(Settings):
     """What `make generate` is asked for: settings, and where they come from and the picture goes to."""
 
-    out: Path | None = option(None, "PNG file to write, for FRAMES a WebP or GIF; by default a new one in outputs/")
+    out: Path | None = option(None, "PNG file to write, for FRAMES WebP, GIF or MP4; by default a new one in outputs/")
     film: bool = option(False, "every step as a GIF too")
     from_: str | None = option(None, "picture or film of this command, to repeat it")
 

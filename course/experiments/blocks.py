@@ -21,6 +21,7 @@ from torch import Tensor
 from course.experiments import small_unets
 from course.experiments.lab import Lab, Result
 from course.studio.page import grid, new_figure, side_by_side
+from course.studio.parts import Part, last_layer, parts
 from course.studio.question import Question
 from course.studio.studio import cutting, hooked
 
@@ -31,7 +32,6 @@ QUESTION = Question(
 )
 FAR = 400_000  # the number of the first example that is measured with: no training picture
 
-Part = list[tuple[str, Any, int]]  # (kind, module, channels in front of a skip)
 Found = tuple[float, Tensor, float]  # (error of the predicted noise, pictures, share of them that is right)
 
 
@@ -40,7 +40,7 @@ def run(lab: Lab) -> Result:
     images, captions = lab.examples(FAR, lab.pick(40, 2))
     clean, context = lab.encoded(images), lab.blocks[9].encode_prompts(lab.model, captions)
     scenes = lab.scenes_to_draw(lab.pick(16, 1), seed=17)
-    switches = parts(lab)
+    switches = parts(lab.model.unet, lab.opened.config.unet.channels)
     times = milliseconds(lab, switches, clean, context)
     everything = measured(lab, clean, context, scenes)
     found = {}
@@ -81,35 +81,6 @@ def comparison(curves: dict[str, dict]) -> str:
     return text
 
 
-def parts(lab: Lab) -> dict[str, Part]:
-    """What is switched off under which name."""
-    unet, widths = lab.model.unet, lab.opened.config.unet.channels
-    found: dict[str, Part] = {}
-
-    def add(name: str, block: Any) -> None:
-        for kind, modules in (("residual", block.residuals), ("transformer", block.transformers)):
-            for i, module in enumerate(modules):
-                number = f" {i + 1}" if len(modules) > 1 else ""
-                found[f"{name}, {kind}{number}"] = [(kind, module, 0)]
-
-    for level, block in enumerate(unet.down):
-        add(f"down {level + 1}", block)
-    found["middle, residual 1"] = [("residual", unet.mid.residual1, 0)]
-    found["middle, transformer"] = [("transformer", unet.mid.transformer, 0)]
-    found["middle, residual 2"] = [("residual", unet.mid.residual2, 0)]
-    for place, block in enumerate(unet.up):
-        level = len(unet.up) - 1 - place
-        add(f"up {level + 1}", block)
-        for i, module in enumerate(block.residuals):
-            channels = widths[min(level + 1, len(widths) - 1)] if i == 0 else widths[level]
-            found[f"up {level + 1}, skip {i + 1}"] = [("skip", module, channels)]
-    for level in range(1, len(widths) + 1):
-        both = (f"down {level},", f"up {level},")
-        names = [name for name in found if name.startswith(both) and "skip" not in name]
-        found[f"all of level {level}"] = [piece for name in names for piece in found[name]]
-    return found
-
-
 @contextmanager
 def switched_off(part: Part) -> Iterator[None]:
     """The U-Net without a part, for as long as the block runs."""
@@ -117,8 +88,8 @@ def switched_off(part: Part) -> Iterator[None]:
         for kind, module, channels in part:
             if kind == "skip":
                 handle = module.register_forward_pre_hook(cutting(channels))
-            else:  # its last layer gives the correction that is added to the input
-                last = module.conv2 if kind == "residual" else module.proj_out
+            else:
+                last = last_layer(kind, module)
                 handle = last.register_forward_hook(lambda _, inputs, output: torch.zeros_like(output))
             stack.enter_context(hooked(handle))
         yield

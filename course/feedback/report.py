@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from course.core.assemble import StageError
-from course.core.limits import Stuck
+from course.core.limits import Stuck, is_out_of_memory, out_of_memory
 from course.core.stages import short_path
 from course.core.stubs import exercise_numbers
 from course.feedback import diagnosis
@@ -37,7 +37,8 @@ def failure_text(
     else:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        found = diagnosed(error, numbers, run_others)
+        if not is_out_of_memory(error):  # else other versions, too, might take all that there is
+            found = diagnosed(error, numbers, run_others)
         body = explanation(path, error, found.mistakes)
     if found.exercise:
         if numbers and found.exercise not in numbers:
@@ -78,6 +79,7 @@ def explanation(path: Path, error: BaseException, mistakes: list[Mistake]) -> st
         in_tests = [frame for frame in frames if Path(frame.filename).name.startswith("test_")]
         shown = theirs or in_tests[-1:]
         lines = f"{type(error).__name__}: {error}".splitlines()[:LONGEST_MESSAGE]
+        lines = [out_of_memory(error)] if is_out_of_memory(error) else lines
         if not theirs and "'NoneType'" in str(error):
             lines += ["None came back where a result was expected: is there a return?"]
     if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception | unittest.SkipTest):

@@ -33,7 +33,7 @@ import torch
 from _pytest.runner import runtestprotocol
 
 from course.core.assemble import Blocks, StageError, for_testing, stage_to_do
-from course.core.limits import Stuck, limited
+from course.core.limits import Stuck, is_out_of_memory, limited, make_room
 from course.core.stages import Stage, find_stage
 from course.core.stubs import exercise_numbers, exercises
 from course.feedback import diagnosis
@@ -142,7 +142,12 @@ def is_to_do(error: BaseException) -> bool:
 def pytest_runtest_call(item: pytest.Item):
     marker = item.get_closest_marker("limit")
     with limited(marker.args[0] if marker else LIMIT, file_under_test(item)):
-        return (yield)
+        try:
+            return (yield)
+        except Exception as error:
+            if is_out_of_memory(error):
+                make_room(error)
+            raise
 
 
 @pytest.hookimpl(wrapper=True)
@@ -170,6 +175,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report.outcome = "failed"  # also where the file under test skips the test
     vars(report).pop("wasxfail", None)
     kind = "stuck" if isinstance(error, Stuck) else "not loaded" if isinstance(error, StageError) else ""
+    kind = "no memory" if is_out_of_memory(error) else kind
     vars(report).update(kind=kind)
     if not item.config.getoption("fulltrace"):
         report.longrepr, found = failure_text(item, path, error, functools.partial(run_others, item))

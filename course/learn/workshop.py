@@ -10,6 +10,7 @@ It reads requests and writes news, one JSON object per line. A request may hold
         "workers": 1      how many forks share the tests (otherwise one per processor)
         "diagnose": 0     how many failures each of them explains at length (otherwise 1); 0: nothing is said of any
         "seconds": 0.5    how long it may run other tests for that; then the search itself has no hurry
+        "memory": 1 << 30    how many bytes a fork may take at most (otherwise 4 GB)
     {"warm": 3}           gets ready to diagnose failures of this stage
     {"stop": true}        ends all runs, without a word
 
@@ -19,8 +20,8 @@ It says {"event": "ready"} once all is imported; and the news of a run are, each
     "begun"     "test": its name
     "failing"   of a test, before there is a text about it
     "passed", "failed", "to do", "skipped"    of a test; a failure has "text", "mistakes", "exercise" (the one that is
-                wrong; "" if that is not known) and "kind" ("stuck", "not loaded" or ""), or instead "cause", if the
-                test ended its process
+                wrong; "" if that is not known) and "kind" ("stuck", "no memory", "not loaded" or ""), or instead
+                "cause", if the test ended its process
     "over"      there is nothing more to come
 
 This process never computes with torch and never runs the learner's code: its forks do, with one thread each. Where
@@ -277,6 +278,8 @@ def work(request: dict[str, Any], items: list[pytest.Item], indices: Iterable[in
     from course.feedback import diagnosis
 
     limits.give_up = lambda: os._exit(CATCHES_ALL)
+    if CAN_FORK:
+        limits.limit_memory(request.get("memory", limits.MEMORY))
     os.environ["COURSE_EXERCISES"] = request["folder"]
     diagnosis.left = request.get("diagnose", 1)
     diagnosis.off = diagnosis.left == 0

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from course.scenes.motion import CLOUD_DRIFT, SNOW_FALL, Pose, pose
@@ -333,6 +334,7 @@ def _draw_thing(
     size: float,
     rng: random.Random,
     moment: float | None,
+    paper: Rgb | None = None,
 ) -> None:
     """Put an object on, above or into the ground, with its shadow on the side away from the light."""
     name, ground, time = thing.object, setting.ground, setting.time
@@ -354,33 +356,54 @@ def _draw_thing(
     elif name == "fish":
         foot = base - 0.22 * size
     scale = size * OBJECT_SCALE.get(name, 1.0)
+    if paper:
+        canvas.rectangle(0, 0, 1, 1, paper)
     draw_object(canvas, name, Paint(thing.colour, time, ground, moment), x, foot - at.up, scale, side, at.lean)
-    if ground == "sea" and name == "boat":
+    if ground == "sea" and name == "boat" and not paper:
         _draw_waterline(canvas, x, base, size, time)
 
 
 def draw_scene(
-    scene: Scene, rng: random.Random, size: int = 128, light: bool = True, moment: float | None = None
+    scene: Scene,
+    rng: random.Random,
+    size: int = 128,
+    light: bool = True,
+    moment: float | None = None,
+    paper: Rgb | None = None,
 ) -> Image.Image:
     """Illustrate a scene as an RGB picture; every free detail comes from `rng`.
 
     Without `light` the sun or moon is left out, and all else is the same. With a `moment` between 0 and 1 it is one
-    picture of a film.
+    picture of a film. With the colour of a `paper` it shows the last thing alone, on a sheet of that colour.
     """
     canvas = Canvas(size)
     setting = _draw_background(canvas, scene.ground, scene.time, rng, light, moment)
     if len(scene.things) == 2:
         for thing, x in zip(scene.things, (0.26, 0.74)):
-            _draw_thing(canvas, thing, setting, x + rng.uniform(-0.01, 0.01), rng.uniform(*PAIR_SIZE), rng, moment)
+            _draw_thing(
+                canvas, thing, setting, x + rng.uniform(-0.01, 0.01), rng.uniform(*PAIR_SIZE), rng, moment, paper
+            )
     else:
         x = rng.uniform(*PLACES[scene.position])
-        _draw_thing(canvas, scene.things[0], setting, x, rng.uniform(*SIZES[scene.size]), rng, moment)
+        _draw_thing(canvas, scene.things[0], setting, x, rng.uniform(*SIZES[scene.size]), rng, moment, paper)
     return canvas.finish()
 
 
 def draw_clip(scene: Scene, seed: int | str, frames: int, size: int = 128) -> list[Image.Image]:
     """Illustrate a scene as a film of at least two pictures: all details from one seed, the moments from 0 to 1."""
     return [draw_scene(scene, random.Random(seed), size, moment=i / (frames - 1)) for i in range(frames)]
+
+
+def draw_matte(scene: Scene, seed: int | str, size: int = 128, moment: float | None = None) -> np.ndarray:
+    """How much of each pixel the one thing of a scene covers: (size, size), float32, from 0 to 1.
+
+    On a black and on a white sheet, a pixel that is covered has the same colour.
+    """
+    black, white = (
+        np.asarray(draw_scene(scene, random.Random(seed), size, moment=moment, paper=paper), np.float32)
+        for paper in ((0, 0, 0), (255, 255, 255))
+    )
+    return 1.0 - (white - black).mean(axis=2) / 255.0
 
 
 def contact_sheet(rng: random.Random, columns: int = 10, rows: int = 6, size: int = 128) -> Image.Image:

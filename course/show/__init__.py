@@ -65,7 +65,11 @@ def draw(blocks: Blocks, stage: Stage, options: ShowOptions) -> None:
     for picture in module.PICTURES + (module.MORE if options.all else ()):
         started = time.perf_counter()
         path = first if picture is module.PICTURES[0] else first.with_name(f"{first.stem}-{slug(picture)}.png")
-        page = picture(studio)
+        try:
+            page = picture(studio)
+        except Refusal as missing:  # a file that does not come with every checkpoint
+            print(f"No picture {slug(picture)}: {missing}", flush=True)
+            continue
         if picture is module.PICTURES[0]:
             page.caption += told
         write(page, studio.notes(stage), path)

@@ -12,12 +12,14 @@ from course.studio.studio import Studio
 CELL = 128
 
 
-def attention_weights(studio: Studio, module: nn.Module, x: Tensor, context: Tensor) -> Tensor:
-    """The weights of one attention, (queries, keys), averaged over its heads.
+def attention_weights(
+    studio: Studio, module: nn.Module, x: Tensor, context: Tensor, heads: int | None = None
+) -> Tensor:
+    """The weights of one attention, (queries, keys), averaged over its heads; None: it has as many as the U-Net's.
 
     The attention of stage 3 mixes values by its weights; given the unit vectors as values, it returns the weights.
     """
-    heads = studio.opened.config.unet.num_heads
+    heads = heads or studio.opened.config.unet.num_heads
     query = module.to_q(x).unflatten(-1, (heads, -1)).transpose(1, 2)
     key = module.to_k(context).unflatten(-1, (heads, -1)).transpose(1, 2)
     unit_vectors = torch.eye(key.shape[2], device=key.device).expand(*key.shape[:3], key.shape[2])

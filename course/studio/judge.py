@@ -5,6 +5,8 @@ is blurred, so that soft edges alone do not confuse it.
 
 A second one reads halves of pictures: of two things the first stands in the left half and the second in the right one.
 It also knows halves in which no thing stands, or but a part of one.
+
+A third one reads the frames of films, in which things are in other places and poses than in a still picture.
 """
 
 import random
@@ -90,6 +92,18 @@ def train_judge(seed: int = 0, pictures: int = 5000, epochs: int = 5, batch: int
     labels = truth([scene for scene, _ in drawn])
     torch.manual_seed(seed)
     return fit(Judge(), as_tensor([image for _, image in drawn]), labels, rng, seed, epochs, batch)
+
+
+def train_film_judge(seed: int = 0, pictures: int = 6000, epochs: int = 6, batch: int = 50) -> Judge:
+    """A judge trained as the first one is, but on frames of films: each shows its scene at a moment of its own."""
+    rng = random.Random(f"judge of films {seed}")
+    scenes = [replace(sample_single(rng, i % 2 == 1), size="medium", position="centre") for i in range(pictures)]
+    drawn = [
+        np.asarray(draw_scene(scene, rng, SIZE, moment=rng.random()))
+        for scene in tqdm(scenes, "drawing for the judge of films")
+    ]
+    torch.manual_seed(seed)
+    return fit(Judge(), as_tensor(drawn), truth(scenes), rng, seed, epochs, batch)
 
 
 def sample_new(rng: random.Random) -> Scene:
@@ -187,6 +201,11 @@ def load_new_judge(path: Path) -> Judge:
 def load_half_judge(path: Path) -> Judge:
     """The judge of halves in a file; it is trained now, and kept there, if there is none."""
     return load_judge(path, Judge(HALF_ATTRIBUTES, (SIZE, SIZE // 2)), train_half_judge)
+
+
+def load_film_judge(path: Path) -> Judge:
+    """The judge of films in a file; it is trained now, and kept there, if there is none."""
+    return load_judge(path, Judge(), train_film_judge)
 
 
 def load_judge(path: Path, judge: Judge | None = None, train: Callable[[], Judge] = train_judge) -> Judge:

@@ -1,9 +1,10 @@
 """What pictures are made with: the assembled blocks, a checkpoint, and a model built of both."""
 
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from course.core.assemble import Blocks
 from course.core.stages import Stage, short_path
 from course.draw import checkpoint as ckpt
+from course.draw.motion import motion_file, put_motion
 
 PROMPT = "a red house in the snow at night"
+FRAMES = 8  # of a film; so many the shipped motion modules have seen
 
 
 @dataclass
@@ -41,6 +44,41 @@ class Studio:
 
     def build(self, ema: bool) -> Any:
         return ckpt.build(self.blocks, self.opened, self.torch_device, torch.float32, ema)
+
+    @cached_property
+    def films(self) -> tuple[Any, Any]:
+        """The pipeline with the motion modules that lie beside the checkpoint, and their sizes (MotionConfig).
+
+        Raises:
+            Refusal: in one sentence that says what to do, if there are none.
+        """
+        path, model = motion_file(None, self.opened.path), self.build(ema=True)
+        return model, put_motion(self.blocks, model, self.opened.config, path, FRAMES, self.torch_device)
+
+    def films_at(self, strength: float) -> Any:
+        """The same pipeline with what the modules add multiplied by a number: 0 is the model of pictures."""
+        model = replace(self.films[0])
+        model.unet = copy.deepcopy(model.unet)
+        for module in model.unet.modules():
+            if isinstance(module, self.blocks[13].MotionModule):
+                for weight in module.proj_out.parameters():
+                    weight.mul_(strength)
+        return model
+
+    def film(
+        self,
+        prompt: str,
+        seed: int = 0,
+        model: Any = None,
+        noise: Tensor | None = None,
+        steps: int | None = None,
+        sampler: str = "ddim",
+    ) -> Tensor:
+        """A film of FRAMES frames, (frames, 3, height, width) in about [-1, 1], by text_to_video of stage 13."""
+        noise = self.noise(seed, FRAMES) if noise is None else noise
+        sampling = self.blocks[9].Sampling(steps or self.steps, self.opened.config.guidance_scale, sampler)
+        model = model or self.films[0]
+        return self.blocks[13].text_to_video(model, [prompt], [""], noise[None], sampling)[0]
 
     @property
     def torch_device(self) -> torch.device:

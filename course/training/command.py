@@ -78,9 +78,11 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
         write_untrained(ModelConfig() if options.full else config, folder, options.seed)
         return
     if options.part == "export":
-        from course.training.export import export
+        from course.training.export import export, export_motion
 
         export(config, options.out, folder)
+        if (options.out / "motion_ema.safetensors").exists():
+            export_motion(options.out, folder)
         return
 
     accelerator = loop.make_accelerator()

@@ -10,6 +10,8 @@
 - Reconstruction: peak signal-to-noise ratio of the VAE on fresh scenes.
 - Retrieval: how often a fresh caption finds its picture among 64, by the text encoder's training companion.
 - Novelty: how far generated pictures are from the nearest training picture, against fresh pictures of the illustrator.
+
+`make evaluate PART=motion` measures films instead, see films.py.
 """
 
 import itertools
@@ -67,8 +69,9 @@ WANTED = {"seen": 0.99, "held out": 0.99, "pairs": 0.80, "one": 0.97, "psnr": 30
 
 @dataclass
 class EvaluateOptions(Options):
+    part: str = option("pictures", "what to measure; motion: films", choices=("pictures", "motion"))
     checkpoint: Path = like(Settings, "checkpoint", TINY)
-    prompts: int = option(1000, "how many", least=2, most=100_000)
+    prompts: int | None = option(None, "how many (default 1000; of films 100)", least=2, most=100_000)
     steps: int = like(Settings, "steps", 15)
     scale: float = like(Settings, "scale", 4.0, "guidance scale")
     sampler: str = like(Settings, "sampler", "dpm++2m")
@@ -81,8 +84,22 @@ class EvaluateOptions(Options):
     new: str | None = option(
         None, "a new thing that LORA has taught the model, to be measured too", choices=(*UNKNOWN,)
     )
-    sheet: Path | None = option(None, "PNG file for 60 pictures")
+    frames: int | None = option(None, "with PART=motion: of each film (default 8)", least=2, most=32)
+    motion: str | None = like(
+        Settings, "motion", None, "with PART=motion: file of the motion modules (default: beside it)"
+    )
+    sheet: Path | None = option(None, "PNG file for 60 pictures; with PART=motion a WebP or GIF of 18 films")
     json: Path | None = option(None, "file to write the figures to")
+
+    def check(self) -> None:
+        """A Refusal for options that do not go together."""
+        film = self.part == "motion"
+        for name in ("frames", "motion") if not film else ("new", "lora", "fresh", "compared"):
+            if name in self.given:
+                belongs = "needs PART=motion" if not film else "does not go with PART=motion"
+                raise Refusal(f"{name.upper()}={self.given[name]} {belongs}.")
+        if film and self.sheet and self.sheet.suffix.lower() not in (".webp", ".gif"):
+            raise Refusal(f"SHEET={self.sheet} does not end in .webp or .gif: with PART=motion it is a film.")
 
 
 def to_tensor(pictures: list[np.ndarray]) -> Tensor:
@@ -259,8 +276,9 @@ def measure(options: EvaluateOptions) -> dict:
 
     half_judge = load_half_judge(folder / "half_judge.safetensors")
     finder = load_light_finder(folder / "lights.safetensors")
-    num_pairs = max(1, round(PAIR_SHARE * options.prompts))
-    scenes = [sample_plain(rng, held_out=i % 2 == 1) for i in range(max(2, options.prompts - num_pairs))]
+    prompts = options.prompts or 1000
+    num_pairs = max(1, round(PAIR_SHARE * prompts))
+    scenes = [sample_plain(rng, held_out=i % 2 == 1) for i in range(max(2, prompts - num_pairs))]
     pair_scenes = [sample_pair(rng) for _ in range(num_pairs)]
     all_scenes = scenes + pair_scenes
     all_images = generate(blocks, model, [plain_prompt(scene) for scene in all_scenes], size, options)
@@ -365,10 +383,18 @@ def report(figures: dict) -> str:
 
 def evaluate(options: EvaluateOptions) -> int:
     """Runs the command."""
+    options.check()
     for path in filter(None, (options.json, options.sheet)):
         check_writable(path)  # now, and not after all the drawing
-    figures = measure(options)
-    print(f"\n{short_path(options.checkpoint)}\n" + report(figures))
+    if options.part == "motion":
+        from course.training.films import measure_films, report_films
+
+        figures = measure_films(options)
+        text = report_films(figures)
+    else:
+        figures = measure(options)
+        text = report(figures)
+    print(f"\n{short_path(options.checkpoint)}\n{text}")
     if options.json:
         with whole_file(options.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig
+from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig, tiny_config
 from course.core.weights import read_weights
 from course.core.writing import whole_file
 from course.draw.checkpoint import read_tokenizer
@@ -251,7 +251,8 @@ def write_model(
 
 def exported_files(folder: Path) -> list[Path]:
     """What an export consists of, apart from the list of hashes."""
-    names = ("model.safetensors", "picture_encoder.safetensors", "config.json", "vocab.json", "merges.txt")
+    models = ("model.safetensors", "motion.safetensors", "picture_encoder.safetensors")
+    names = (*models, "config.json", "vocab.json", "merges.txt")
     top = [folder / name for name in names if (folder / name).exists()]
     return top + sorted(path for path in (folder / "diffusers").rglob("*") if path.is_file())
 
@@ -307,13 +308,37 @@ def diffusers_motion(weights: Mapping[str, Tensor], config: MotionConfig) -> dic
     return tensors
 
 
+def motion_adapter(config: UNetConfig, motion: MotionConfig) -> dict:
+    """The config with which diffusers makes a MotionAdapter of these sizes."""
+    return {
+        "_class_name": "MotionAdapter",
+        "block_out_channels": list(config.channels),
+        "motion_layers_per_block": config.blocks_per_level,
+        "motion_num_attention_heads": motion.num_heads,
+        "motion_norm_num_groups": config.num_groups,
+        "motion_max_seq_length": motion.max_frames,
+        "use_motion_mid_block": motion.middle,
+    }
+
+
 def export_motion(out: Path, folder: Path) -> None:
-    """Writes the averaged motion modules of the run in `out`, float16; the file says how many heads they have."""
+    """Writes the small model's averaged motion modules from the run in `out`, float16, with the number of their heads.
+
+    Beside them comes the config with which diffusers opens them, and what is in the folder is listed in SHA256SUMS.
+    """
     weights = read_weights(out / "motion_ema.safetensors", advice("motion"))
-    tensors = {name: tensor.half().contiguous() for name, tensor in diffusers_motion(weights, MOTION_CONFIG).items()}
+    tensors = {  # diffusers takes the tables of positions from the file: in float16 its films would not be ours
+        name: (tensor.float() if name.endswith(".pe") else tensor.half()).contiguous()
+        for name, tensor in diffusers_motion(weights, MOTION_CONFIG).items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "motion.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", "num_heads": str(MOTION_CONFIG.num_heads)})
+        # One entry alone: the order of several would be another one each time.
+        save_file(tensors, temporary, metadata={"num_heads": str(MOTION_CONFIG.num_heads)})
+    path = folder / "diffusers" / "motion_adapter" / "config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(motion_adapter(tiny_config().unet, MOTION_CONFIG), indent=2) + "\n", encoding="utf-8")
+    write_sums(folder)
     print(f"written: {folder / 'motion.safetensors'}")
 
 

@@ -29,7 +29,7 @@ def unpack(path: Path, config: ModelConfig, out: Path) -> None:
     Raises:
         ValueError: if it is no model file, or one of another size.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, option="CONTINUE")
     scaling = checkpoint.config.vae.scaling_factor
     if dataclasses.replace(config, vae=dataclasses.replace(config.vae, scaling_factor=scaling)) != checkpoint.config:
         raise ValueError(f"{checkpoint.path} is a model of another size: the training cannot go on from it")

@@ -2,8 +2,10 @@
 
 import builtins
 import json
+import re
 
 import pytest
+from PIL import Image
 
 from course import cli
 from course.core import workspace
@@ -103,10 +105,58 @@ def test_level_2_a_changed_argument_and_an_error_are_differences(play):
     assert play("stage01/any-number-of-groups", 2, "group_norm(randn(1, 6, 2, 2), 4)")[0] == 4
 
 
-@pytest.mark.parametrize("code", ["str(group_norm)", "GroupNorm(2, 4).forward.__module__"])
-def test_what_differs_between_two_right_versions_is_no_evidence(play, code):
+CHANCE = [
+    "str(group_norm)",
+    "id(torch.ones(1))",
+    "id(group_norm) // 16 % 2",
+    "y = group_norm(randn(1, 4, 4, 4), 2); id(y) < id(torch.ones(1))",
+    "hash(object())",
+    "str(object())",
+    "repr(lambda: 0)",
+    "torch.ones(1).data_ptr()",
+    "torch.ones(1).data_ptr() // 64 % 2",
+    "import time; time.time()",
+    "import time; int(1e4 * time.time()) % 2",
+    "import time; time.process_time()",
+    "import os; os.urandom(1)[0] % 2",
+    "import uuid; str(uuid.uuid4())",
+    "import random; random.SystemRandom().random() < 0.5",
+    "torch.Generator().seed() % 2",
+    "math.count = getattr(math, 'count', 0) + 1; math.count",
+    "math.count = getattr(math, 'count', 0) + 1; math.count % 2",
+    "math.count = getattr(math, 'count', 0) + 1; math.count > 1",
+]
+THE_SAME = [  # for all copies of both versions
+    "GroupNorm(2, 4).forward.__module__",
+    "group_norm.__code__.co_filename",
+    "import random; random.random()",
+    "import numpy; numpy.random.rand()",
+    "torch.rand(1)",
+    "import os; os.getpid()",
+    "hash('a text')",
+]
+
+
+@pytest.mark.parametrize("code", CHANCE)
+def test_what_comes_by_chance_is_no_evidence(play, code):
+    for _ in range(2):
+        points, shown = play("stage01/one-group", 2, code)
+        assert points is None, shown
+        assert "two copies of the same version" in shown or "Both give the same" in shown
+
+
+@pytest.mark.parametrize("code", THE_SAME)
+def test_what_no_version_has_to_do_with_is_no_evidence(play, code):
     points, shown = play("stage01/one-group", 2, code)
-    assert points is None and "two copies of the right version" in shown
+    assert points is None and "Both give the same" in shown
+
+
+@pytest.mark.parametrize("code", [code for code in CHANCE if code.endswith(("% 2", "0.5", "> 1", "ones(1))"))])
+def test_what_comes_by_chance_is_nothing_to_assert(play, code):
+    *statements, last = code.split("; ")
+    for _ in range(2):
+        points, shown = play("stage01/one-group", 3, "; ".join([*statements, f"assert ({last}) % 32"]))
+        assert points is None, shown
 
 
 def test_level_3_an_assertion(play):
@@ -146,10 +196,43 @@ def test_every_mistake_is_in_a_line_that_is_shown(number):
 def test_every_exercise_has_probes_and_nearly_every_mistake_shows(line):
     probed = [stage for stage in STAGES if not stage.encore or f"{stage.number}.1" in PROBES]
     assert list(PROBES) == [exercise.number for stage in probed for exercise in exercises(stage)]
-    for number in (1, 4):
-        answers = [line.ask(do="open", stage=number, mistake=m.name) for m in mistakes_of(number)]
+    for number, every in ((1, 1), (4, 1), (12, 8), (13, 8)):
+        answers = [line.ask(do="open", stage=number, mistake=m.name) for m in mistakes_of(number)[::every]]
         assert sum(answer["fits"] for answer in answers) >= 0.9 * len(answers)
         assert all(answer["apart"] is None or answer["apart"] > 0 for answer in answers if answer["fits"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("stage08/betas-not-squared", r"100% of the pixels differ, by \d+(\.\d)? of 255 levels on average\."),
+        ("stage08/dpm-r-inverted", r"\d+% of the pixels differ"),  # shows with one sampler alone
+        ("stage09/inpaint-mask-inverted", "Not one pixel differs: this picture does not need what is wrong."),
+    ],
+)
+def test_a_picture_with_both_versions(play, monkeypatch, tmp_path, name, words):
+    monkeypatch.setattr(game, "PICTURE", tmp_path / "pictures" / "detective.png")
+    points, shown = play(name, 4, "picture", "skip")
+    assert points == 0 and "`picture` draws with both" in shown
+    said = " ".join(shown.split("Drawing ...")[1].split("\nIt was")[0].split())
+    assert re.match(rf"\S+/detective\.png: {words}", said), said
+    with Image.open(game.PICTURE) as picture:
+        assert picture.width == 1100 and picture.info["Description"] in said
+        assert name.partition("/")[2] not in str(picture.info)
+
+
+def test_a_suspect_that_draws_nothing(play, monkeypatch, tmp_path):
+    monkeypatch.setattr(game, "PICTURE", tmp_path / "detective.png")
+    shown = play("stage10/ema-names-with-dots", 4, "picture")[1]
+    assert "The suspect draws nothing: ValueError: " in shown and not game.PICTURE.exists()
+
+
+def test_a_stage_without_a_part_in_pictures(line, capsys):
+    case = game.Case(STAGES[11], mistakes_of(12)[0], 4, "", None, [], line, str)
+    case.draw()
+    case.advise()
+    shown = capsys.readouterr().out
+    assert "No picture is drawn with stage 12." in shown and "`picture`" not in shown
 
 
 # --- what people type ------------------------------------------------------------------------------------------------
@@ -185,6 +268,10 @@ def test_hostile_code_gets_a_sentence_and_the_case_goes_on(play, code, words):
     assert points == 4, shown
     assert words in shown and "Traceback" not in shown and "\0" not in shown and "\x1b" not in shown
     assert max(map(len, shown.splitlines())) < 3100
+
+
+def test_what_is_printed_is_told_once_for_each_version(play):
+    assert play("stage01/one-group", 1, "? print('hello'); 1")[1].count("printed: hello") == 2
 
 
 def test_a_line_that_ends_is_opened_again(capsys):

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from course.core.assemble import for_generating
 from course.core.config import tiny_config
 from course.core.messages import Refusal
-from course.draw import checkpoint
+from course.draw import checkpoint, lora, motion
 from course.draw.foreign import TEXT_ENCODER
 from course.training.export import write_untrained
+from course.training.unpack import unpack
 
 pytestmark = pytest.mark.limit(60)
 
@@ -143,7 +144,8 @@ def test_each_kind_is_told_with_what_to_do_instead(tmp_path, what, names):
     save_file({name: torch.zeros(2) for name in names}, tmp_path / "odd.safetensors")
     text = message_about(tmp_path / "odd.safetensors")
     assert f"odd.safetensors is {what.removesuffix(', not')}" in text
-    assert re.search(r"make weights|(CHECKPOINT|LORA|MOTION) names", text), "it does not say what to do instead"
+    instead = r"make weights|CHECKPOINT names|(LORA|MOTION)=` takes it, CHECKPOINT a"
+    assert re.search(instead, text), "it does not say what to do instead"
 
 
 def test_kinds_whose_tensors_are_deeper_inside(tmp_path):
@@ -171,6 +173,44 @@ def test_files_that_hold_no_weights(tmp_path, what, content, suffix):
     path.write_bytes(content)
     text = message_about(path)
     assert f"odd.{suffix} is {what}" in text and ": " in text
+
+
+@pytest.mark.parametrize("what", ["JSON text", "a picture"])
+@pytest.mark.parametrize("option", ["CONTINUE", "LORA", "MOTION"])
+def test_the_option_is_named_that_named_the_file(tmp_path, what, option):
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(BEGINNINGS[what])
+    read = {
+        "CONTINUE": lambda: unpack(path, tiny_config(), tmp_path / "run"),
+        "LORA": lambda: lora.read_file(path),
+        "MOTION": lambda: motion.put_motion({13: None}, None, None, path, 2, None),
+    }[option]
+    with pytest.raises(Refusal, match=rf"odd\.safetensors is {what}: .*{option}") as refusal:
+        read()
+    assert "CHECKPOINT" not in str(refusal.value)
+
+
+def test_a_textual_inversion_as_a_lora(tmp_path):
+    torch.save({"string_to_param": {"*": torch.zeros(1, 768)}}, tmp_path / "word.pt")
+    with pytest.raises(Refusal, match=r"is a textual inversion, not a LoRA file: .*LORA names a LoRA file\.$"):
+        lora.read_file(tmp_path / "word.pt")
+
+
+def test_what_training_cannot_go_on_from(whole, tmp_path):
+    def refusal(path) -> str:
+        with pytest.raises(ValueError, match=r"CONTINUE|make weights|beside the model") as error:
+            unpack(path, tiny_config(), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        return str(error.value)
+
+    for what, names in NAMES.items():
+        save_file({name: torch.zeros(2) for name in names}, tmp_path / "odd.safetensors")
+        assert "CHECKPOINT" not in refusal(tmp_path / "odd.safetensors"), what
+    assert refusal(tmp_path / "none").endswith("none: CONTINUE names a .safetensors or .ckpt file.")
+    assert ": CONTINUE names a file (in it: odd.safetensors)." in refusal(tmp_path)
+    (tmp_path / "model.safetensors").symlink_to(whole / "model.safetensors")
+    text = refusal(tmp_path / "model.safetensors")
+    assert text.startswith("There is no vocab.json in ") and text.endswith(": they belong beside the model file.")
 
 
 def test_the_length_of_a_table_may_look_like_text(tmp_path):

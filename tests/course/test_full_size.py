@@ -3,18 +3,26 @@
 Both sides share one set of weights in memory, so that a machine with 8 GB is enough.
 """
 
+import gc
 import math
+import weakref
+from collections import Counter
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from course.core.assemble import for_testing
-from course.core.config import CLIPConfig, UNetConfig, VAEConfig
+from course.core.assemble import for_generating, for_testing
+from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig
 from course.feedback import renaming
 from course.feedback.compare import check, rand
-from tests.stages import compvis
+from tests.course.test_device import schedule_of
+from tests.stages import compvis, pretended
+from tests.stages.small_model import MERGES, vocabulary
 
 pytestmark = [pytest.mark.slow, pytest.mark.limit(600)]
 
@@ -163,3 +171,68 @@ def test_lora_file(way, tmp_path):
     got = ours(latents, timesteps, context)
     assert float((got - before).norm() / before.norm()) > 0.01, "the file changes nothing: this test tests nothing"
     check(stage, lambda _: got, wanted, f"UNet()(...) with a file in {way}'s way of writing", tolerance=TOLERANCE)
+
+
+# --- the memory of a film --------------------------------------------------------------------------------------------
+
+
+class Memory(TorchDispatchMode):
+    """Counts the bytes of all tensors on a device, while they live."""
+
+    def __init__(self, device: torch.device):
+        super().__init__()
+        self.device, self.users, self.bytes, self.peak = device, Counter(), 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.device == self.device:
+                storage = tensor.untyped_storage()  # views have the same one
+                if not self.users[storage._cdata]:
+                    self.bytes += storage.nbytes()
+                    self.peak = max(self.peak, self.bytes)
+                self.users[storage._cdata] += 1
+                weakref.finalize(tensor, self.leave, storage._cdata, storage.nbytes())
+        return result
+
+    def leave(self, storage: int, size: int) -> None:
+        self.users[storage] -= 1
+        self.bytes -= 0 if self.users[storage] else size
+
+
+@torch.no_grad()
+def test_the_memory_of_a_film_of_sixteen_frames(monkeypatch):
+    """In float16 on a GPU, at 512 x 512 pixels, with AnimateDiff's modules: on tensors that have no numbers.
+
+    Attention keeps what torch's kernel for GPUs keeps: its result, and one number for each query. What cuDNN takes for
+    its convolutions while it computes, and what CUDA takes itself, is not counted.
+    """
+
+    def attention(query, key, value, attn_mask=None):
+        query.new_empty(query.shape[:-1], dtype=torch.float32)
+        return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+    gpu, sizes = pretended.gpu(), ModelConfig()
+    blocks = for_generating("solutions", fused=True, encore=(13,)).load()
+    schedule = schedule_of(blocks)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    with FakeTensorMode(allow_non_fake_inputs=True), Memory(gpu) as memory:
+        torch.set_default_dtype(torch.float16)
+        try:
+            with gpu:
+                unet = blocks[13].MotionUNet(blocks[7].UNet(sizes.unet), sizes.unet, blocks[13].MotionConfig())
+                vae, text_encoder = blocks[5].VAE(sizes.vae), blocks[6].CLIPTextEncoder(sizes.clip)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        tokenizer = blocks[6].Tokenizer(vocabulary(), MERGES)
+        model = blocks[9].StableDiffusion(tokenizer, text_encoder, unet, vae, schedule)
+        gc.collect()
+        weights, steps = memory.bytes, []
+        noise = torch.empty(1, 16, 4, 64, 64, device=gpu)
+        film = blocks[13].text_to_video(
+            model, ["a cat"], [""], noise, blocks[9].Sampling(2), lambda step: steps.append(memory.peak)
+        )
+    assert film.shape == (1, 16, 3, 512, 512)
+    used = {"weights": weights, "at most in a step": steps[-1], "at most": memory.peak}
+    told = {"weights": 3.0, "at most in a step": 5.0, "at most": 9.5}  # in the README
+    assert {name: round(size / 1e9, 1) for name, size in used.items()} == told, "write the new figures into the README"

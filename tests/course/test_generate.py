@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import struct
@@ -18,7 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageColor
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
@@ -29,10 +30,9 @@ from course.core.options import variable
 from course.core.stages import ROOT, STAGES
 from course.draw import checkpoint, generate, pictures
 from course.draw.settings import SAMPLERS, Order, Settings
-from course.training.export import diffusers_motion, write_untrained
-from course.training.motion import modules_of
-from solutions import stage13_motion
-from solutions.stage07_unet import UNet
+from course.training.export import write_untrained
+from solutions.stage13_motion import MotionConfig
+from tests.course.modules import write_modules
 
 pytestmark = pytest.mark.limit(60)
 
@@ -1079,12 +1079,8 @@ def test_settings_survive_json():
 @pytest.fixture(scope="session")
 def motion_file(tmp_path_factory) -> Path:
     """Motion modules of the shipped U-Net's widths with random numbers everywhere, in diffusers' names."""
-    config = stage13_motion.MotionConfig(num_heads=4, max_frames=6, middle=False)
-    unet = stage13_motion.MotionUNet(UNet(tiny_config().unet), tiny_config().unet, config)
-    weights = {name: 0.05 * torch.randn(w.shape) for name, w in modules_of(unet).items()}
-    path = tmp_path_factory.mktemp("motion") / "motion.safetensors"
-    save_file({n: w.contiguous() for n, w in diffusers_motion(weights, config).items()}, path, {"num_heads": "4"})
-    return path
+    config = MotionConfig(num_heads=4, max_frames=6, middle=False)
+    return write_modules(tmp_path_factory.mktemp("motion") / "motion.safetensors", tiny_config(), config)
 
 
 def frames_of(path: str) -> list[bytes]:
@@ -1102,6 +1098,58 @@ def test_a_film_and_the_same_film_again(draw, motion_file, name):
     again = draw(f"--from={name}", f"--out=again{Path(name).suffix}")
     assert again[0] == 0 and "is not the file that it was" not in again[1]
     assert frames_of(f"again{Path(name).suffix}") == first
+
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg, which writes MP4, is not installed")
+
+
+@needs_ffmpeg
+def test_an_mp4_and_the_same_film_again(draw, motion_file):
+    prompt = 'a "red" house; 10 % = snow # \\ \n für alle'
+    code, said, errors = draw("--frames=4", f"--motion={motion_file}", f"--prompt={prompt}", "--out=out.mp4")
+    assert code == 0 and "out.mp4" in said, errors
+    assert [path.name for path in Path().glob("*.mp4")] == ["out.mp4"] and not list(Path().glob(".*"))
+    settings = pictures.read_settings("out.mp4")
+    assert settings["prompt"] == prompt and settings["frames"] == 4
+    for name in ("one.webp", "again.mp4"):
+        assert draw("--from=out.mp4", f"--out={name}")[0] == 0
+    assert draw("--from=one.webp", "--out=two.webp")[0] == 0 and frames_of("one.webp") == frames_of("two.webp")
+    assert Path("again.mp4").read_bytes() == Path("out.mp4").read_bytes()
+
+
+@needs_ffmpeg
+def test_an_mp4_shows_the_frames(tmp_path):
+    colours = ["red", "lime", "blue", "white"]
+    pictures.write_clip(tmp_path / "film.mp4", [Image.new("RGB", (64, 32), colour) for colour in colours], {"seed": 1})
+    read = f"ffmpeg -v error -i {tmp_path / 'film.mp4'} -f rawvideo -pix_fmt rgb24 -".split()
+    shown = torch.frombuffer(bytearray(subprocess.run(read, capture_output=True, check=True).stdout), dtype=torch.uint8)
+    middles = shown.reshape(-1, 32, 64, 3)[:, 16, 32].float()
+    wanted = torch.tensor([ImageColor.getrgb(colour) for colour in colours]).float()
+    assert middles.shape == wanted.shape and (middles - wanted).abs().max() < 30
+
+
+def test_an_mp4_without_ffmpeg(draw, motion_file, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    refusal(draw("--frames=2", f"--motion={motion_file}", "--out=out.mp4"), "OUT=out.mp4 needs ffmpeg", ".webp or .gif")
+    assert not list(Path().glob("*.mp4"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program that stands in for ffmpeg is a shell script")
+def test_an_ffmpeg_that_fails(draw, motion_file, tmp_path, monkeypatch):
+    broken = tmp_path / "bin" / "ffmpeg"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho 'Unknown encoder' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{broken.parent}{os.pathsep}{os.environ['PATH']}")
+    code, _, errors = draw("--frames=2", f"--motion={motion_file}", "--out=out.mp4")
+    assert code != 0 and "ffmpeg could not write out.mp4 (Unknown encoder)" in errors and "Traceback" not in errors
+    assert not list(Path().glob("*.mp4")) and not list(Path().glob(".*.part"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no film at all", b"\0\0\0\1moov" + bytes(7), b"\0\0\0\x08moov" * 3])
+def test_an_mp4_that_holds_no_settings(draw, content):
+    Path("odd.mp4").write_bytes(content)
+    refusal(draw("--from=odd.mp4"), "FROM=odd.mp4 does not say how it was made")
 
 
 def test_several_films(draw, motion_file):

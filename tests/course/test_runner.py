@@ -15,6 +15,7 @@ from course.core.contract import differences
 from course.core.stages import ROOT, STAGES
 from course.feedback.mistakes import mistakes_of, wrong_text
 from course.learn import board, hints, testing
+from course.learn.runner import run_all
 
 pytestmark = pytest.mark.limit(300)  # starts processes that import torch
 
@@ -147,6 +148,31 @@ def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
     for number, reason in ((4, "Skipped: no time"), (5, "no luck"), (6, "SkipTest: later")):
         assert reason in messages[number] and "A test that the file under test skips has failed." in messages[number]
     assert "ended its process" in messages[8] or "The process of the tests ended" in messages[8]
+
+
+CALLED = "    batch, channels = x.shape[:2]\n"
+TAKES = "This takes more than 0.12 GB of memory: is there a loop that never stops adding to something?"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit the memory of a process")
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        (CALLED, f"    k = []\n    while True: k.append([0] * 1000)\n{CALLED}", TAKES),
+        (CALLED, f"    k = []\n    while True: k.append(ones(10**6))\n{CALLED}", TAKES),
+        ("import torch\n", "import torch\nk = []\nwhile True: k.append(' ' * 10_000)\n", TAKES),
+        (CALLED, f"    ones(10**12)\n{CALLED}", "This asks for 3,725.3 GB of memory at once"),
+    ],
+    ids=["numbers", "tensors", "while it is loaded", "a single tensor"],
+)
+def test_code_that_takes_all_memory(folder, old, new, wanted):
+    write(1, old, new.replace("ones", "torch.ones"))
+    news = list(run_all([{"stage": 1, "whole": True, "memory": 1 << 27}], STAGES[:1]))
+    failures = [found for found in news if found["event"] == "failed"]
+    assert len(failures) <= 2 and news[-1]["event"] == "over"  # the stage stops there
+    assert wanted in " ".join(failures[0]["text"].split())
+    assert ".append(" in failures[0]["text"] or "ones(10**12)" in failures[0]["text"]  # the line
+    assert "Traceback" not in failures[0]["text"] and not failures[0]["mistakes"]
 
 
 def test_watching(folder, environment):

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -88,6 +89,16 @@ def test_without_all_the_slow_pictures_are_only_announced(run, tmp_path):
     _, output, _ = run("--stage=5")
     assert [path.name for path in tmp_path.glob("*.png")] == ["picture.png"]
     assert "ALL=1 draws 2 more: channels, cloud" in output
+
+
+def test_pictures_that_need_a_missing_file_say_so(run, checkpoint, tmp_path):
+    folder = tmp_path / "without"
+    shutil.copytree(checkpoint.parent, folder)
+    (folder / "motion.safetensors").unlink()
+    code, output, errors = run("--stage=13", f"--checkpoint={folder}")
+    assert code == 0 and not errors and [path.name for path in tmp_path.glob("*.png")] == ["picture.png"]
+    for name in ("attention", "through-time"):
+        assert f"No picture {name}: FRAMES needs motion modules" in output and "make train PART=motion" in output
 
 
 def test_pictures_of_an_untrained_checkpoint_say_so(run, tmp_path):

@@ -353,7 +353,7 @@ def test_names_and_shapes_of_stable_diffusion(stage, part):
     theirs = compvis.wanted(part, {PREFIXES[part] + name: tensor for name, tensor in tensors.items()}, config)
     assert len(theirs) == {"vae": 248, "unet": 686}[part]
     check(
-        stage, lambda m: {name: tuple(t.shape) for name, t in getattr(m, f"remap_{part}")(tensors).items()},
+        stage, lambda m: {name: tuple(t.shape) for name, t in getattr(m, f"remap_{part}")(dict(tensors)).items()},
         {name: tuple(tensor.shape) for name, tensor in theirs.items()},
         f"names and shapes of remap_{part}(state_dict) at the size of Stable Diffusion 1.5",
     )

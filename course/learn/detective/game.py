@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from course.core.stages import Stage
+from course.core.stages import ROOT, Stage, short_path
 from course.core.stubs import exercises
 from course.feedback.mistakes import Mistake, exercise_of, full_name, mistakes_of, wrong_text
 from course.learn.detective.line import Line
@@ -33,15 +33,18 @@ HOW = {
     4: "Type the number of a line.",
 }
 COMMANDS = (
-    "? CALL shows what both versions give, `hint` costs {cost}, `skip` gives up, `quit` leaves, `help` says more."
+    "? CALL shows what both versions give, {picture}`hint` costs {cost}, `skip` gives up, `quit` leaves, "
+    "`help` says more."
 )
+DRAWS = "`picture` draws with both, "
+PICTURE = ROOT / "outputs" / "detective.png"
 HELP = """\
 Both versions are the course's own: the solution of the stage, and the solution with one mistake. Your file is not
 touched. Code may name everything in the stage and in those before it, and:
   torch, nn, math, inf, randn, rand, zeros, ones, arange, linspace, tensor    float64, unless you say otherwise
   filled(module)    the module with a random number in every parameter, the same ones in both versions
 Random numbers are the same for both versions. Evidence is a different value, type, shape, dtype or error; what differs
-between two copies of the right version is none. The last part of a line gives the value: x = randn(1, 4, 2, 2); f(x)"""
+between two copies of the same version is none. The last part of a line gives the value: x = randn(1, 4, 2, 2); f(x)"""
 
 
 class Left(Exception):
@@ -90,11 +93,11 @@ class Case:
                 print(f"That line has {len(text)} characters, and {LONGEST} are read.")
             elif command in ("quit", "q", "exit"):
                 raise Left
-            elif command in ("skip", "help", "hint") and not rest:
-                if command == "skip":
-                    self.close(0)
-                    return 0
-                self.help() if command == "help" else self.hint()
+            elif command == "skip" and not rest:
+                self.close(0)
+                return 0
+            elif command in ("help", "hint", "picture") and not rest:
+                {"help": self.help, "hint": self.hint, "picture": self.draw}[command]()
             elif text.strip().startswith("?"):
                 self.compare(text.strip()[1:])
             elif text.strip() and judge(text.strip()):
@@ -124,7 +127,8 @@ class Case:
     def advise(self) -> None:
         """What can be typed."""
         print(HOW[self.level])
-        print(COMMANDS.format(cost="two points" if self.level == 2 else "a point"))
+        picture = "" if self.stage.encore else DRAWS
+        say(COMMANDS.format(cost="two points" if self.level == 2 else "a point", picture=picture))
         if self.stage.number in GIVEN:
             print(f"Given: {GIVEN[self.stage.number]}.")
 
@@ -143,6 +147,16 @@ class Case:
             what = answer["apart"] or "They differ."
             print(f"  {what if answer['differ'] else 'No difference.'}")
         return answer
+
+    def draw(self) -> None:
+        """Draws a picture with both versions, if the stage has a part in pictures."""
+        if self.stage.encore:
+            print(f"No picture is drawn with stage {self.stage.number}.")
+            return
+        print("Drawing ...", flush=True)
+        name = self.mistake.name
+        answer = self.line.ask(do="picture", stage=self.stage.number, mistake=name, path=str(PICTURE))
+        say(answer.get("problem") or f"{short_path(PICTURE)}: {answer['said']}")
 
     def ask(self, do: str, code: str) -> dict[str, Any]:
         answer = self.line.ask(do=do, stage=self.stage.number, mistake=self.mistake.name, code=code)

@@ -13,7 +13,7 @@ from typing import Any
 
 from course.core.stages import ROOT
 
-PATIENCE = 60.0  # seconds for one answer, with the import of torch; the witness's own limits come first
+PATIENCE = 120.0  # seconds for one answer, with the import of torch; the witness's own limits come first
 
 
 class Line:

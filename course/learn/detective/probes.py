@@ -287,6 +287,108 @@ PROBES: dict[str, tuple[str, ...]] = {
               "m = filled(nn.Linear(2, 1)).requires_grad_(True); a = filled(nn.Linear(2, 1));"
               " o = torch.optim.SGD(m.parameters(), 0.1);"
               " training_step(m, o, lambda n: n(ones(1, 2)).square().sum(), 1.0, a, 0.5); a.weight"),
+    "12.1": ("filled(LoRA(nn.Linear(4, 3), 2))(randn(1, 4))",
+             "filled(LoRA(nn.Linear(4, 3), 2, 6.0))(randn(2, 4))",
+             "filled(LoRA(nn.Linear(6, 3), 4, 1))(randn(2, 6))",
+             "filled(LoRA(nn.Conv2d(3, 5, 3, stride=2, padding=1), 2))(randn(1, 3, 6, 8))",
+             "layer = filled(LoRA(nn.Linear(4, 3), 2)); layer.merged = True; layer(randn(1, 4))",
+             "filled(LoRA(LoRA(nn.Linear(4, 3), 2), 2))(randn(1, 4))",
+             "LoRA(nn.Linear(4, 3), 2).up.weight",
+             "LoRA(nn.Linear(4, 3), 2).down.weight.abs().sum() > 0",
+             "LoRA(nn.Linear(4, 3), 2).scale",
+             "[(name, p.requires_grad) for name, p in LoRA(nn.Linear(4, 3), 2).named_parameters()]",
+             "[(name, tuple(p.shape)) for name, p in LoRA(nn.Linear(4, 3), 2).named_parameters()]",
+             "[(name, tuple(p.shape)) for name, p in LoRA(nn.Conv2d(3, 5, 3, padding=1), 2).named_parameters()]",
+             "LoRA(nn.Linear(4, 3).half(), 2).down.weight.dtype",
+             "layer = nn.Linear(4, 3); LoRA(layer, 2).layer is layer"),
+    "12.2": ("filled(LoRA(nn.Linear(4, 3), 2)).delta()",
+             "filled(LoRA(nn.Linear(4, 4), 2, 6.0)).delta()",
+             "filled(LoRA(nn.Conv2d(3, 5, 3), 2)).delta()",
+             "filled(LoRA(nn.Linear(4, 3).half(), 2)).delta()",
+             "filled(LoRA(LoRA(nn.Linear(4, 3), 2), 2)).delta()"),
+    "12.3": ("layer = filled(LoRA(nn.Linear(4, 3), 2)); layer.merge(); layer.weight",
+             "layer = filled(LoRA(nn.Linear(4, 3), 2)); layer.merge(); layer.merge(); layer.weight",
+             "layer = filled(LoRA(nn.Linear(4, 3), 2)); layer.merge(); layer(randn(1, 4))",
+             "layer = filled(LoRA(nn.Linear(4, 3), 2)); layer.unmerge(); layer.weight",
+             "layer = filled(LoRA(nn.Linear(4, 3), 2)); layer.merge(); layer.unmerge(); layer.weight",
+             "layer = filled(LoRA(nn.Linear(4, 3), 2)); layer.merge(); layer.unmerge(); layer(randn(1, 4))",
+             "layer = filled(LoRA(LoRA(nn.Linear(4, 3), 2), 2)); layer.merge(); layer.weight",
+             "layer = filled(LoRA(nn.Linear(64, 64).bfloat16(), 2)); layer.merge(); layer.weight"),
+    "12.4": ("net = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)); put_in(net, ['1'], 2);"
+             " [(name, p.requires_grad) for name, p in net.named_parameters()]",
+             "[tuple(p.shape) for p in put_in(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)), ['0', '1'], 2)]",
+             "net = nn.Sequential(nn.Linear(4, 3)); put_in(net, ['0'], 2, 6.0); net[0].scale",
+             "net = nn.Sequential(nn.Linear(4, 3)); put_in(net, ['0'], 2); filled(net)(randn(1, 4))"),
+    "12.5": ("net = nn.Sequential(nn.Linear(4, 3)); put_in(net, ['0'], 2); take_out(net);"
+             " [name for name, _ in net.named_parameters()]",
+             "net = nn.Sequential(LoRA(LoRA(nn.Linear(4, 3), 2), 2)); take_out(net);"
+             " [name for name, _ in net.named_parameters()]",
+             "net = filled(nn.Sequential(LoRA(nn.Linear(4, 3), 2))); take_out(net); net[0].weight",
+             "net = filled(nn.Sequential(LoRA(nn.Linear(4, 3), 2))); net[0].merge(); take_out(net); net[0].weight"),
+    "12.6": ("table_of_layers(nn.ModuleDict({'conv_in': nn.Linear(2, 2)}), nn.ModuleDict())",
+             "table_of_layers(nn.ModuleDict(), nn.ModuleDict({'layers': nn.ModuleList([nn.ModuleDict({'fc1':"
+             " nn.Linear(2, 2)})])}))",
+             "table_of_layers(unet, text_encoder).get('lora_unet_mid_block_attentions_0_proj_in')",
+             "len(table_of_layers(unet, text_encoder))"),
+    "12.7": ("[update.alpha for update in read_lora(file, unet, text_encoder).values()]",
+             "[update.down for update in read_lora(file, unet, text_encoder).values()]",
+             "[update.up for update in read_lora(file, unet, text_encoder).values()]",
+             "list(read_lora(file, unet, text_encoder))",
+             "read_lora(file | {'lora_unet_cellar.alpha': tensor(1.0)}, unet, text_encoder)",
+             "read_lora({name: t for name, t in file.items() if 'up' not in name}, unet, text_encoder)",
+             "read_lora({name: t[:, :1] if 'down' in name else t for name, t in file.items()}, unet, text_encoder)",
+             "read_lora({name: t[:5] if 'up' in name else t for name, t in file.items()}, unet, text_encoder)",
+             "len(read_lora({'lora_unet_conv_in.lora_down.weight': randn(3, 36),"
+             " 'lora_unet_conv_in.lora_up.weight': randn(8, 3)}, unet, text_encoder))"),
+    "12.8": ("apply_lora(unet, text_encoder, read_lora(file, unet, text_encoder)); text_encoder(tensor([[3, 1, 4]]))",
+             "apply_lora(unet, text_encoder, read_lora(file, unet, text_encoder), 0.5);"
+             " unet(randn(1, 4, 4, 4), tensor([500]), randn(1, 5, 12))",
+             "[lora.scale for lora in apply_lora(unet, text_encoder, read_lora(file, unet, text_encoder), 0.5)]",
+             "[lora.down.weight for lora in apply_lora(unet, text_encoder, read_lora(file, unet, text_encoder))]",
+             "[lora.up.weight for lora in apply_lora(unet, text_encoder, read_lora(file, unet, text_encoder))]",
+             "[apply_lora(unet, text_encoder, read_lora(file, unet, text_encoder)) and None for _ in range(2)];"
+             " text_encoder(tensor([[3, 1, 4]]))"),
+    "12.9": ("new, old = (Batch(randn(1, 4, 2, 2), randn(1, 4, 2, 2), tensor([t]), randn(1, 5, 12)) for t in (500, 9));"
+             " tuning_loss(unet, schedule, new, old)",
+             "new, old = (Batch(randn(1, 4, 2, 2), randn(1, 4, 2, 2), tensor([t]), randn(1, 5, 12)) for t in (500, 9));"
+             " tuning_loss(unet, schedule, new, old, 0.5)",
+             "new, old = (Batch(randn(1, 4, 2, 2), randn(1, 4, 2, 2), tensor([t]), randn(1, 5, 12)) for t in (500, 9));"
+             " tuning_loss(unet, schedule, new, old, 0.0)"),
+    "13.1": ("frame_positions(2, 4)", "frame_positions(3, 6)", "frame_positions(2, 4, 100.0)",
+             "frame_positions(2, 4).dtype"),
+    "13.2": ("filled(MotionBlock(8, 2))(randn(1, 4, 8))",
+             "filled(MotionBlock(8, 2))(randn(3, 5, 8))",
+             "filled(MotionBlock(8, 2))(0.001 * randn(3, 5, 8))",
+             "filled(MotionBlock(8, 2)).float()(randn(1, 4, 8).float()).dtype",
+             "[name for name, _ in MotionBlock(8, 2).named_parameters()]"),
+    "13.3": ("filled(MotionModule(8, 2, 4))(randn(3, 8, 2, 2), 3)",
+             "filled(MotionModule(8, 2, 4))(randn(6, 8, 2, 3), 3)",
+             "filled(MotionModule(8, 2, 4))(0.001 * randn(6, 8, 2, 3), 3)",
+             "filled(MotionModule(64, 2))(randn(2, 64, 2, 2), 2)",
+             "MotionModule(8, 2, 4)(randn(2, 8, 2, 2), 2)",
+             "[(name, bool(p.any())) for name, p in MotionModule(8, 2, 4).named_parameters() if name[:4] == 'proj']",
+             "[name for name, _ in MotionModule(8, 2, 4).named_parameters()]"),
+    "13.4": ("unet(randn(3, 4, 4, 4), tensor([500] * 3), randn(3, 5, 12), 3)",
+             "unet(randn(4, 4, 4, 8), tensor([500] * 4), randn(4, 5, 12), 2)",
+             "unet(randn(5, 4, 2, 2), tensor([500] * 5), randn(5, 5, 12), 5)",
+             "unet(randn(4, 4, 2, 2), tensor([500] * 4), randn(4, 5, 12), 4)"),
+    "13.5": ("text_to_video(model, ['a cat'], [''], randn(1, 3, 4, 2, 2), Sampling(2, 3.0))",
+             "text_to_video(model, ['a cat', 'dog'], ['', 'dog'], randn(2, 3, 4, 2, 2), Sampling(2, 3.0))",
+             "text_to_video(model, ['a cat', 'dog'], ['', ''], randn(2, 2, 4, 2, 2), Sampling(2, 1.0)).shape",
+             "seen = []; text_to_video(model, ['a cat'], [''], randn(1, 2, 4, 2, 2), Sampling(2), seen.append);"
+             " len(seen)",
+             "text_to_video(model, ['a cat'], [''], randn(1, 2, 4, 2, 2), Sampling(1)); type(model.unet).__name__"),
+    "13.6": ("list(remap_motion({f'down_blocks.1.motion_modules.0.{name}': zeros(1) for name in ('norm.weight',"
+             " 'transformer_blocks.0.attn1.to_q.weight', 'transformer_blocks.0.attn2.to_out.0.bias',"
+             " 'transformer_blocks.0.ff.net.2.bias', 'transformer_blocks.0.norm3.weight')}))",
+             "list(remap_motion({f'module.mid_block.motion_modules.0.temporal_transformer.{name}': zeros(1) for name in"
+             " ('proj_in.bias', 'transformer_blocks.0.attention_blocks.0.to_k.weight',"
+             " 'transformer_blocks.0.attention_blocks.1.to_v.weight', 'transformer_blocks.0.norms.0.bias',"
+             " 'transformer_blocks.0.ff_norm.bias')}))",
+             "list(remap_motion({f'up_blocks.0.motion_modules.2.{name}': zeros(1) for name in ('proj_out.bias',"
+             " 'transformer_blocks.0.pos_encoder.pe')}))",
+             "remap_motion({'down_blocks.0.cellar.weight': zeros(1)})",
+             "remap_motion({'down_blocks.0.motion_modules.0.cellar.norm.weight': zeros(1)})"),
 }
 # fmt: on
 
@@ -297,6 +399,9 @@ GIVEN = {
     8: "schedule, a NoiseSchedule",
     9: "unet, a function in place of a network, and model, a small StableDiffusion",
     11: "schedule, a NoiseSchedule, and unet, a function in place of a network",
+    12: "unet and text_encoder, small networks, file, the tensors of a small LoRA file for them, and schedule, a "
+    "NoiseSchedule",
+    13: "unet, a small MotionUNet for films of 4 frames at most, and model, a small StableDiffusion with it",
 }
 MERGES = [
     ("o", "n</w>"), ("d", "o"), ("c", "a"), ("ca", "t</w>"), ("do", "g</w>"), ("r", "e"), ("o", "g")
@@ -308,7 +413,7 @@ def given(number: int, names: Mapping[str, Any], code: str) -> dict[str, Any]:
 
     Args:
         names: of this stage and those before it, and `filled`.
-        code: what is to be run. The model, which takes a moment, is made only if this text names it.
+        code: what is to be run. Networks, which take a moment, are made only if this text names them.
     """
     if number not in GIVEN:
         return {}
@@ -334,10 +439,36 @@ def given(number: int, names: Mapping[str, Any], code: str) -> dict[str, Any]:
     schedule = names["NoiseSchedule"]()
     if number == 8:
         return {"schedule": schedule}
-    if "model" not in code:
-        return {"unet": unet}
+    needed = {9: ("model",), 12: ("unet", "text_encoder", "file"), 13: ("unet", "model")}[number]
+    if not any(name in code for name in needed):
+        return {"unet": unet} if number == 9 else {"schedule": schedule}
     filled, levels = names["filled"], {"channels": (8, 16), "attention": (True, False), "context_channels": 12}
     small = filled(names["UNet"](names["UNetConfig"](**levels, **sizes)))
     encoder = filled(names["CLIPTextEncoder"](clip))
+    if number == 12:
+        return {"unet": small, "text_encoder": encoder, "file": lora_file(), "schedule": schedule}
+    if number == 13:
+        motion = names["MotionConfig"](num_heads=2, max_frames=4)
+        small = filled(names["MotionUNet"](small, names["UNetConfig"](**levels, **sizes), motion))
     model = names["StableDiffusion"](tokenizer, encoder, small, filled(names["VAE"](vae)), schedule)
-    return {"unet": unet, "model": model}
+    return {"unet": unet if number == 9 else small, "model": model}
+
+
+def lora_file() -> dict[str, Any]:
+    """Of three layers, in both ways of writing; two with an alpha."""
+    import torch
+
+    shapes = {
+        "lora_te_text_model_encoder_layers_0_mlp_fc1": ((2, 12), (20, 2), 1.0),
+        "lora_unet_conv_in": ((3, 4, 3, 3), (8, 3, 1, 1), 6.0),
+        "unet.time_embedding.linear_1": ((4, 8), (32, 4), None),
+    }
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, (down, up, alpha) in shapes.items():
+        ends = ("lora_A", "lora_B") if "." in name else ("lora_down", "lora_up")
+        for end, shape in zip(ends, (down, up), strict=True):
+            tensors[f"{name}.{end}.weight"] = torch.randn(shape, generator=generator, dtype=torch.float64)
+        if alpha is not None:
+            tensors[f"{name}.alpha"] = torch.tensor(alpha)
+    return tensors

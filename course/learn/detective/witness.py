@@ -7,9 +7,14 @@ It reads requests and writes one answer to each, a JSON object per line. Every r
                                        a number), and names of "others", which give something else
     {"do": "compare", "code": "..."}   {"right": [...], "wrong": [...], "apart": "...", "differ": true}: what both give
     {"do": "assert", "code": "..."}    {"right": "...", "wrong": "...", "separates": true}: "passes" or why not
+    {"do": "picture", "path": "..."}   {"said": "..."}: what is seen in a picture of both, written there
 
 An answer may instead be {"problem": "..."}: one sentence about the code. Where processes can be forked, each request is
 answered by a fork, whose end ends nothing else. Time and memory are limited as in the tests.
+
+Evidence is what the versions do, not what comes by chance: what a learner types is run several times with new copies of
+each version, in an order without a pattern and with other things in memory each time. All copies of a version have to
+give the same.
 """
 
 import ast
@@ -20,36 +25,41 @@ import io
 import json
 import math
 import os
+import random
 import signal
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from course.core.assemble import for_testing
-from course.core.limits import Stuck, limited
-from course.core.messages import first_line
+from course.core.limits import Stuck, is_out_of_memory, limit_memory, limited
+from course.core.messages import Refusal, first_line
 from course.core.stages import Stage, find_stage
 from course.feedback.diagnosis import Result, same_result
-from course.feedback.mistakes import Mistake, exercise_of, mistakes_of
-from course.feedback.versions import reference, wrong_version
+from course.feedback.mistakes import Mistake, exercise_of, mistakes_of, wrong_text
+from course.feedback.versions import loaded, reference, wrong_version
 from course.learn.detective.probes import PROBES, given
 from course.learn.runner import CAN_FORK, cause_of_death
 
-LIMIT = 5.0  # seconds of computing for what a learner types
+LIMIT = 5.0  # seconds of computing for what a learner types, each time that it is run
+LIMIT_OF_PICTURES = 60.0
 LIMIT_OF_ONE = 0.5  # and for one probe of the course's own
 STUCK = f"That was still running after {LIMIT:g} seconds: is there a loop that never ends?"
-MEMORY = 4 << 30  # bytes more than this process has
 LONGEST = 150  # characters of a value
 SEEDS = (0, 1, 2)
+ROUNDS = 8  # how often both versions are run
+ENOUGH = 1.0  # seconds of computing after which there are no more rounds than are needed
+NO_EVIDENCE = "That differs even between two copies of the same version: it is no evidence."
 TORCHS = ("randn", "rand", "zeros", "ones", "arange", "linspace", "tensor")
 CHOICES = 4
 Answer = dict[str, Any]
+Found = TypeVar("Found")
 
 
 class Unclear(Exception):
@@ -74,7 +84,7 @@ def answered_by_fork(request: Answer) -> Answer:
     process = os.fork()
     if process == 0:
         with contextlib.suppress(BaseException):
-            limit_resources("code" in request)
+            limit_memory()
             with os.fdopen(writing, "wb") as pipe:
                 pipe.write(json.dumps(answered(request)).encode())
             os._exit(0)
@@ -90,32 +100,28 @@ def answered_by_fork(request: Answer) -> Answer:
     return json.loads(data)
 
 
-def limit_resources(typed: bool) -> None:
-    """Ends this process if it takes much memory, or (for what a learner has typed) computes on where no Python runs."""
+def limit_computing() -> None:
+    """Ends this process if it computes on where no Python runs."""
     import resource
 
-    if typed:
-        seconds = math.ceil(time.process_time() + LIMIT) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 2))
-    with open("/proc/self/statm", encoding="ascii") as file:
-        pages = int(file.read().split()[0])
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
+    seconds = math.ceil(time.process_time() + LIMIT) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def answered(request: Answer) -> Answer:
     """What a request asks for, or {"problem": one sentence}."""
     stage = find_stage(request["stage"])
     mistake = next(m for m in mistakes_of(stage.number) if m.name == request["mistake"])
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(torch.float32 if request["do"] == "picture" else torch.float64)
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             if request["do"] == "open":
                 return opened(stage, mistake)
-            with limited(LIMIT):
-                do = compared if request["do"] == "compare" else asserted
-                answer = do(stage, mistake, request["code"])
+            if request["do"] == "picture":
+                return pictured(stage, mistake, Path(request["path"]))
+            do = compared if request["do"] == "compare" else asserted
+            answer = do(stage, mistake, request["code"])
         return answer | {"printed": [clean(line) for line in printed.getvalue().splitlines()[:5]]}
     except Unclear as error:
         return {"problem": str(error)}
@@ -172,18 +178,26 @@ def outcome(code: str, number: int, module: ModuleType, seed: int = 0) -> Result
     if not isinstance(last, ast.Expr):
         raise Unclear("That gives no value: end with an expression, such as a call.")
     names = names_of(number, module, code)
-    torch.default_generator.manual_seed(seed)
+    set_seeds(seed)
     try:
         exec(compile(ast.Module(statements, []), "<yours>", "exec"), names)
         return Result(evidence(eval(compile(ast.Expression(last.value), "<yours>", "eval"), names)))
     except (Unclear, MemoryError, RecursionError):
         raise
     except Exception as error:
-        if "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise MemoryError from None
         return Result(error=error)
     except (SystemExit, GeneratorExit, KeyboardInterrupt) as error:
         raise Unclear(f"That ends the program ({type(error).__name__}).") from None
+
+
+def set_seeds(seed: int) -> None:
+    """Of the random numbers that code draws without a generator of its own."""
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
 
 
 def evidence(value: Any) -> Any:
@@ -212,11 +226,11 @@ def clean(text: str) -> str:
 
 
 def compared(stage: Stage, mistake: Mistake, code: str) -> Answer:
-    """What some code gives with both versions. It separates them if the right version gives the same thing twice."""
-    right, again = (outcome(code, stage.number, module) for module in right_versions(stage))
-    wrong = outcome(code, stage.number, wrong_module(stage, mistake))
-    if not same_result(right, again):
-        raise Unclear("That differs even between two copies of the right version: it is no evidence.")
+    """What some code gives with both versions."""
+    results = repeated(
+        stage, mistake, (0,), lambda module, seed: outcome(code, stage.number, module, seed), same_result
+    )
+    right, wrong = results[True, 0], results[False, 0]
     return {
         "right": described(right),
         "wrong": described(wrong),
@@ -225,16 +239,42 @@ def compared(stage: Stage, mistake: Mistake, code: str) -> Answer:
     }
 
 
-def right_versions(stage: Stage) -> tuple[ModuleType, ModuleType]:
-    """The right version twice: what differs between the two is none of the mistake's doing."""
-    return reference(stage.number)[stage.number], for_testing(stage.number, "solutions")[stage.number]
+def repeated(
+    stage: Stage,
+    mistake: Mistake,
+    seeds: tuple[int, ...],
+    run: Callable[[ModuleType, int], Found],
+    same: Callable[[Found, Found], bool],
+) -> dict[tuple[bool, int], Found]:
+    """What `run` gives with new copies of both versions and each seed: {(whether it is the right one, seed): ...}.
 
+    What comes by chance, such as an address or the time, cannot be told from what a mistake does in a single pair of
+    runs. So there are several, in an order without a pattern, and between them memory is taken that is not given back.
 
-def wrong_module(stage: Stage, mistake: Mistake) -> ModuleType:
-    module = wrong_version(stage, mistake)
-    if module is None:
-        raise Unclear("The version with the mistake cannot be loaded.")
-    return module
+    Raises:
+        Unclear: if copies of one version do not give the same with the same seed.
+    """
+    texts = {True: stage.solution.read_text(encoding="utf-8"), False: wrong_text(stage.number, mistake)}
+    chance, taken, found = random.Random(0), [], {}
+    end = time.process_time() + ENOUGH
+    for count in range(max(ROUNDS, 2 * len(seeds))):
+        if count > len(seeds) and time.process_time() > end:
+            break
+        seed = seeds[count % len(seeds)]
+        for is_right in chance.sample((True, False), 2):
+            module = loaded(stage, texts[is_right], "a copy")
+            if module is None:
+                raise Unclear("The version with the mistake cannot be loaded.")
+            taken.append([make() for make in (object, list, torch.Tensor) for _ in range(chance.randrange(9))])
+            taken.append(torch.empty(chance.randrange(1, 99)))
+            if CAN_FORK:
+                limit_computing()
+            shown = io.StringIO() if count else sys.stdout  # what is printed is told once
+            with limited(LIMIT), contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+                result = run(module, seed)
+            if not same(found.setdefault((is_right, seed), result), result):
+                raise Unclear(NO_EVIDENCE)
+    return found
 
 
 def described(result: Result) -> list[str]:
@@ -293,9 +333,12 @@ def asserted(stage: Stage, mistake: Mistake, code: str) -> Answer:
     tree = parsed(code)
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
         raise Unclear("That asserts nothing: begin with assert, such as: assert randn(2).shape == (2,)")
-    copies = right_versions(stage)
-    right = [verdict(tree, stage.number, copies[seed % 2], seed) for seed in SEEDS]
-    wrong = [verdict(tree, stage.number, wrong_module(stage, mistake), seed) for seed in SEEDS]
+
+    def run(module: ModuleType, seed: int) -> str:
+        return verdict(tree, stage.number, module, seed)
+
+    found = repeated(stage, mistake, SEEDS, run, lambda one, other: bool(one) == bool(other))
+    right, wrong = ([found[is_right, seed] for seed in SEEDS] for is_right in (True, False))
     answer: Answer = {"right": next(filter(None, right), "passes"), "wrong": next(filter(None, wrong), "passes")}
     if not any(right) and any(wrong) and not all(wrong):
         answer["wrong"] = f"fails with {sum(map(bool, wrong))} of {len(SEEDS)} sets of random numbers only"
@@ -305,7 +348,7 @@ def asserted(stage: Stage, mistake: Mistake, code: str) -> Answer:
 def verdict(tree: ast.Module, number: int, module: ModuleType, seed: int) -> str:
     """Why an assertion does not pass; "" if it does."""
     names = names_of(number, module, ast.unparse(tree))
-    torch.default_generator.manual_seed(seed)
+    set_seeds(seed)
     try:
         exec(compile(tree, "<yours>", "exec"), names)
         return ""
@@ -325,7 +368,7 @@ def verdict(tree: ast.Module, number: int, module: ModuleType, seed: int) -> str
 def opened(stage: Stage, mistake: Mistake) -> Answer:
     """What is needed to make a case of a mistake, found by trying the probes of its exercise."""
     number = exercise_of(stage.number, mistake)
-    right, _ = right_versions(stage)
+    right = reference(stage.number)[stage.number]
     silent, telling = [], {}
     for code in PROBES.get(number, ()):
         ours, theirs = tried(code, stage, right), tried(code, stage, wrong_version(stage, mistake))
@@ -366,6 +409,19 @@ def tried(code: str, stage: Stage, module: ModuleType | None) -> Result | None:
             return outcome(code, stage.number, module)
     except (Stuck, Unclear):
         return None
+
+
+def pictured(stage: Stage, mistake: Mistake, path: Path) -> Answer:
+    """A picture of what the mistake does to a picture."""
+    from course.learn.detective.picture import draw_both  # imports what draws only now
+
+    try:
+        with limited(LIMIT_OF_PICTURES):
+            return draw_both(stage, mistake, path)
+    except Stuck:
+        return {"problem": f"The suspect was still drawing after {LIMIT_OF_PICTURES:g} seconds."}
+    except (Refusal, ValueError, OSError) as error:
+        return {"problem": f"There is no picture: {first_line(error)}."}
 
 
 if __name__ == "__main__":
