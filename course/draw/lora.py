@@ -33,7 +33,8 @@ def wanted_loras(text: str) -> list[tuple[Path, float]]:
             name, number = entry.strip(), 1.0
         path = expanded("LORA", name)
         if not name or not path.is_file():
-            raise Refusal(f"LORA={entry.strip()}: there is no file {name or '(no name)'}; FILE or FILE:0.8 is wanted.")
+            what = f"{name} is no file" if name and path.exists() else f"there is no file {name or '(no name)'}"
+            raise Refusal(f"LORA={entry.strip()}: {what}; FILE or FILE:0.8 is wanted.")
         if not -100.0 <= number <= 100.0:
             raise Refusal(f"LORA={entry.strip()}: a strength from -100 to 100 is wanted (1 is usual).")
         found.append((path, number))

@@ -28,7 +28,7 @@ def motion_file(motion: str | None, checkpoint: Path) -> Path:
     if path.is_file():
         return path
     if motion is not None:
-        raise Refusal(f"MOTION={motion}: there is no such file.")
+        raise Refusal(f"MOTION={motion}: " + ("that is no file." if path.exists() else "there is no such file."))
     raise Refusal(
         f"FRAMES needs motion modules, and there is no {short_path(path)}: MOTION=FILE names another one, or "
         f"`make train PART=motion CONTINUE={short_path(checkpoint.parent)}` trains some."

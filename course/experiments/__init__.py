@@ -17,6 +17,7 @@ from course.core.assemble import for_generating
 from course.core.messages import Refusal
 from course.core.options import Options, like, option
 from course.core.stages import ROOT, short_path
+from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Settings
 
@@ -92,6 +93,8 @@ def carry_out(blocks: Any, options: ExperimentOptions) -> None:
     from course.studio.question import ask
 
     everything = options.name == "all"
+    folder = options.out or (gallery.FOLDER if everything or options.gallery else ROOT / "outputs")
+    check_writable(folder / "picture.png")  # before minutes of computing
     lab = Lab(blocks, options.checkpoint or TINY, options.tokenizer, options.device, short=options.short)
     if options.train:
         from course.experiments import small_unets
@@ -104,13 +107,11 @@ def carry_out(blocks: Any, options: ExperimentOptions) -> None:
         started = time.perf_counter()
         result = found.run(lab)
         if everything or options.gallery:
-            folder = options.out or gallery.FOLDER
             path = gallery.write_entry(lab, name, found, result, folder)
         else:
-            folder = options.out or ROOT / "outputs"
             path = gallery.write_page(lab, name, found, result, guess, folder)
         for line in gallery.words(found, result, guess).splitlines():
             print(textwrap.fill(line, 110))
         print(f"{short_path(path)}  {time.perf_counter() - started:.0f} s\n", flush=True)
     if everything or options.gallery:
-        print(short_path(gallery.write_text(options.out or gallery.FOLDER)))
+        print(short_path(gallery.write_text(folder)))

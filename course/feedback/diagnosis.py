@@ -321,7 +321,7 @@ def same(a: Any, b: Any, exact: bool = True) -> bool:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(same(*pair, exact) for pair in zip(a, b, strict=True))
     if isinstance(a, float) and isinstance(b, float):
-        return a == b or abs(a - b) <= 1e-9 * abs(b)
+        return a == b or abs(a - b) <= 1e-9 * abs(b) or (a != a and b != b)  # nan
     try:
         return bool((type(a) is type(b) or not exact) and a == b)
     except Exception:

@@ -50,6 +50,7 @@ from course.learn.runner import CAN_FORK, CATCHES_ALL, LONGEST_TEST, News, cause
 
 MOST_WORKERS = 8
 UNHURRIED = 10.0  # seconds for finding the mistakes that explain a failure, where no learner waits for it
+LONGEST_SEARCH = 900  # seconds for that in all, on a machine on which many things run at once
 PATIENCE = 0.3  # seconds that a failure waits for an earlier test, which may say more
 OUTCOMES = ("passed", "failed", "to do", "skipped")
 Say = Callable[[News], object]
@@ -295,8 +296,11 @@ def work(request: dict[str, Any], items: list[pytest.Item], indices: Iterable[in
 
 def run_test(request: dict[str, Any], item: pytest.Item, say: Say) -> bool:
     """Runs one test and tells how it goes. True if that ends the run."""
+    longest = LONGEST_SEARCH if "seconds" in request else LONGEST_TEST
 
     def tell(event: str, **details: Any) -> None:
+        if event == "failing":  # what follows is the search for its reason, which has time of its own
+            faulthandler.dump_traceback_later(longest, exit=True, file=2)
         say({"run": request["run"], "event": event, "test": item.name} | details)
 
     recorder = Recorder(item, tell)

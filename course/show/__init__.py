@@ -12,6 +12,7 @@ from course.core.messages import Refusal
 from course.core.options import OneStage, like, option
 from course.core.stages import ENCORE, ROOT, Stage, short_path
 from course.core.threads import waiting
+from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Settings
 
@@ -53,6 +54,8 @@ def draw(blocks: Blocks, stage: Stage, options: ShowOptions) -> None:
     from course.studio.question import ask, verdict
     from course.studio.studio import Studio
 
+    first = options.out or ROOT / "outputs" / f"show-{stage.number:02d}-{stage.name}.png"
+    check_writable(first)  # before anything is asked or drawn
     studio = Studio(blocks, options.checkpoint or TINY, options.tokenizer, options.device, options.steps)
     print(*studio.notes(stage), flush=True)
     blocks.load()
@@ -61,7 +64,6 @@ def draw(blocks: Blocks, stage: Stage, options: ShowOptions) -> None:
     if stage.number in QUESTIONS:
         question, answer = QUESTIONS[stage.number]
         told = "\n" + verdict(question, ask(question), answer)
-    first = options.out or ROOT / "outputs" / f"show-{stage.number:02d}-{stage.name}.png"
     for picture in module.PICTURES + (module.MORE if options.all else ()):
         started = time.perf_counter()
         path = first if picture is module.PICTURES[0] else first.with_name(f"{first.stem}-{slug(picture)}.png")

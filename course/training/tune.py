@@ -24,7 +24,7 @@ from course.core.assemble import Blocks, for_training
 from course.core.messages import Refusal
 from course.core.options import Options, like, option
 from course.core.stages import short_path
-from course.core.writing import whole_file
+from course.core.writing import check_writable, whole_file
 from course.draw import checkpoint as ckpt
 from course.draw.pictures import fit, read_picture
 from course.draw.settings import Settings
@@ -36,6 +36,7 @@ from course.training.ending import finished
 LORA = 12  # the stage
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 LEAST, MOST = 2, 1000  # pictures
+LONGEST_WORD = 40  # characters
 EMPTY_SHARE = 0.1  # of the captions
 OLD_STEPS = 12  # in which an old picture is drawn
 SHEET_SEED = 1
@@ -81,7 +82,7 @@ def read_pictures(folder: Path, word: str, size: int) -> tuple[list[Image.Image]
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not LEAST <= len(paths) <= MOST:
         raise Refusal(
-            f"PICTURES={folder} holds {len(paths)} pictures ({', '.join(SUFFIXES)}): {LEAST} to {MOST} will do."
+            f"PICTURES={folder} wants {LEAST} to {MOST} pictures ({', '.join(SUFFIXES)}), and {len(paths)} are in it."
         )
     captions = []
     for path in paths:
@@ -103,7 +104,11 @@ def old_prompts(path: Path | None, count: int, seed: int) -> list[str]:
         return [caption(sample_scene(rng), rng) for _ in range(count)]
     if not path.is_file():
         raise Refusal(f"OLD_PROMPTS={path}: there is no such file.")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise Refusal(f"OLD_PROMPTS={path} cannot be read as text.") from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise Refusal(f"OLD_PROMPTS={path} has no line with a prompt in it.")
     return [lines[i % len(lines)] for i in range(count)]
@@ -240,22 +245,27 @@ def run(options: TuneOptions, blocks: Blocks) -> None:
         torch.set_num_threads(options.threads)
     if not options.pictures or not options.word:
         raise Refusal('make tune needs PICTURES, a folder, and WORD: make tune PICTURES=my-cat WORD="blorb" MINUTES=10')
-    if not options.word.replace(" ", "").replace("-", "").isalnum():
-        raise Refusal(f"WORD={options.word} is not possible: letters, digits, spaces and hyphens will do.")
+    if not options.word.replace(" ", "").replace("-", "").isalnum() or len(options.word) > LONGEST_WORD:
+        raise Refusal(
+            f"WORD={options.word[: 2 * LONGEST_WORD]} is not possible: letters, digits, spaces and hyphens will do, "
+            f"{LONGEST_WORD} at most."
+        )
     opened = ckpt.open_checkpoint(options.checkpoint or ckpt.TINY, options.tokenizer)
-    read_pictures(options.pictures, options.word, opened.config.image_size)  # a refusal before the model is built
+    read_pictures(options.pictures, options.word, opened.config.image_size)  # refusals before the model is built
+    old_prompts(options.old_prompts, options.old, options.seed)
+    out = options.out or Path("runs") / f"lora-{options.word.replace(' ', '-')}"
+    path = out / f"{options.word}.safetensors"
+    check_writable(path)
     owner = "yours" if blocks.origin[LORA] == "exercises" else "the reference's"
     print(f"LoRA and its loss are {owner} ({short_path(blocks.paths[LORA])}).", flush=True)
     device = ckpt.choose_device(options.device)
     model = ckpt.build(blocks, opened, device, torch.float32, options.ema)
     opened.tensors = {}
-    out = options.out or Path("runs") / f"lora-{options.word.replace(' ', '-')}"
     out.mkdir(parents=True, exist_ok=True)
     accelerator = loop.make_accelerator()
     part = LoraPart(blocks, model, options, opened.config.image_size)
     settings = loop.Settings(out, options.minutes, options.steps, options.seed, options.learning_rate)
     loop.train(part, settings, accelerator, blocks[11])
-    path = out / f"{options.word}.safetensors"
     print(f"written: {short_path(path)} ({path.stat().st_size / 1000:.0f} KB), {short_path(out / 'lora.png')}")
     print(f'make generate LORA={short_path(path)} PROMPT="a {options.word}"')
 

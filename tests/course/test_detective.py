@@ -134,7 +134,13 @@ THE_SAME = [  # for all copies of both versions
     "torch.rand(1)",
     "import os; os.getpid()",
     "hash('a text')",
+    "float('nan')",
 ]
+
+
+def test_nan_is_evidence(play):
+    """The suspect divides by zero."""
+    assert play("stage01/eps-forgotten", 2, "group_norm(ones(1, 4, 2, 2), 2).sum().item()")[0] == 4
 
 
 @pytest.mark.parametrize("code", CHANCE)
@@ -260,6 +266,7 @@ def test_a_stage_without_a_part_in_pictures(line, capsys):
         ("print('hello'); 1", "printed: hello"),
         ("raise KeyboardInterrupt; 1", "ends the program"),
         ("'x' * 10**7", " ..."),
+        ("10**5000", "right    int, too long to be shown"),
     ],
     ids=lambda value: value[:12].replace("\0", "0"),
 )

@@ -112,6 +112,12 @@ def test_bad_input_is_refused_in_one_sentence(run, tmp_path, flags, words):
     assert not (tmp_path / "docs").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(run, tmp_path):
+    (tmp_path / "docs").write_text("a file where the folder should be")
+    code, output, errors = run("--name=steps")
+    assert code == 2 and not output and errors.endswith("picture.png cannot be written: Not a directory.")
+
+
 # --- what they compute with ------------------------------------------------------------------------------------------
 
 

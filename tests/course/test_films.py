@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from course import cli
 from course.core.assemble import for_generating
 from course.core.config import tiny_config
 from course.core.stages import ROOT
 from course.draw.checkpoint import build, open_checkpoint
+from course.draw.motion import put_motion
+from course.scenes import scenes
 from course.scenes.scenes import GROUNDS, OBJECTS, TIMES, Scene, Thing, draw_matte, draw_scene
 from course.studio import judge, things
 from course.training import evaluate, films
@@ -54,6 +56,11 @@ def test_a_matte_leaves_out_the_shadow_and_the_island():
     areas = [draw_matte(replace(on_sea, ground=ground), "2", 128).sum() for ground in ("sea", "meadow")]
     assert areas[0] == pytest.approx(areas[1], rel=0.3)
     assert draw_matte(scene("balloon"), "2", 128)[-20:].max() == 0.0
+
+
+def test_a_matte_leaves_out_the_foam(monkeypatch):
+    monkeypatch.setattr(scenes, "_draw_waterline", lambda *args: pytest.fail("the foam is drawn after the boat"))
+    draw_matte(Scene((Thing("boat", "red"),), "sea", "day", "medium", "centre"), "2", 64)
 
 
 def test_the_centre_of_a_mask():
@@ -233,3 +240,38 @@ def test_refusals(capsys, monkeypatch, tmp_path, flags, words):
     errors = capsys.readouterr().err.strip()
     assert words in errors and len(errors.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+# --- the shipped modules ---------------------------------------------------------------------------------------------
+
+
+def test_diffusers_draws_the_same_film_with_the_shipped_modules():
+    from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, StableDiffusionPipeline
+
+    frames, prompt, noise = 4, "a red balloon over the sea at sunset", torch.randn(1, 4, 4, 16, 16)
+    parts = StableDiffusionPipeline.from_single_file(
+        str(TINY / "model.safetensors"), config=str(TINY / "diffusers"), local_files_only=True, safety_checker=None
+    )
+    adapter = MotionAdapter.from_config(MotionAdapter.load_config(TINY / "diffusers" / "motion_adapter"))
+    adapter.load_state_dict(load_file(TINY / "motion.safetensors"))
+    scheduler = DDIMScheduler.from_config(parts.scheduler.config)
+    theirs = AnimateDiffPipeline(parts.vae, parts.text_encoder, parts.tokenizer, parts.unet, adapter, scheduler)
+    theirs.set_progress_bar_config(disable=True)
+    options = {"num_frames": frames, "height": 128, "width": 128, "num_inference_steps": 3, "guidance_scale": 4.0}
+    wanted = theirs(prompt, latents=noise.transpose(1, 2).clone(), output_type="pt", **options).frames
+
+    blocks, opened = for_generating("solutions", encore=(13,)).load(), open_checkpoint()
+    model = build(blocks, opened, ema=False)
+    put_motion(blocks, model, opened.config, TINY / "motion.safetensors", frames, torch.device("cpu"))
+    film = blocks[13].text_to_video(model, [prompt], [""], noise, blocks[9].Sampling(3, 4.0, "ddim"))
+    assert ((film / 2 + 0.5).clamp(0, 1) - wanted).abs().max() < 1e-4
+    assert (wanted[:, 0] - wanted[:, -1]).abs().max() > 0.1
+
+
+def test_the_shipped_modules_draw_sixteen_frames_with_a_bar(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--frames=16", "--prompt=a red balloon over the sea at sunset", "--steps=2", "--out=film.webp", "--seed=1"]
+    assert cli.main(["generate", *flags, "--device=cpu", "--blocks=solutions"]) == 0
+    said = capsys.readouterr()
+    assert "16 frames" in said.out and "2/2" in said.err.replace(" ", "")
+    with Image.open("film.webp") as film:
+        assert film.n_frames == 16 and film.size == (128, 128)

@@ -1,5 +1,6 @@
 """What `make test` makes of files that fail in unusual ways, here and on systems that lack what Linux has."""
 
+import faulthandler
 import json
 import os
 import queue
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,8 +16,8 @@ from course.core import workspace
 from course.core.contract import differences
 from course.core.stages import ROOT, STAGES
 from course.feedback.mistakes import mistakes_of, wrong_text
-from course.learn import board, hints, testing
-from course.learn.runner import run_all
+from course.learn import board, hints, testing, workshop
+from course.learn.runner import LONGEST_TEST, run_all
 
 pytestmark = pytest.mark.limit(300)  # starts processes that import torch
 
@@ -173,6 +175,26 @@ def test_code_that_takes_all_memory(folder, old, new, wanted):
     assert wanted in " ".join(failures[0]["text"].split())
     assert ".append(" in failures[0]["text"] or "ones(10**12)" in failures[0]["text"]  # the line
     assert "Traceback" not in failures[0]["text"] and not failures[0]["mistakes"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "longest"), [({}, LONGEST_TEST), ({"seconds": 2.0}, workshop.LONGEST_SEARCH)], ids=["learner", "mutants"]
+)
+def test_the_search_for_a_reason_has_time_of_its_own(monkeypatch, wish, longest):
+    """On a busy machine, the limit of the test that failed could else end it, and no mistake would be named."""
+    recorders: list[workshop.Recorder] = []
+    plugins = SimpleNamespace(register=recorders.append, unregister=recorders.remove)
+
+    def protocol(item, nextitem):
+        recorders[0].tell("failing")
+
+    hook = SimpleNamespace(pytest_runtest_protocol=protocol)
+    config = SimpleNamespace(pluginmanager=plugins, hook=hook)
+    item = SimpleNamespace(name="test_it", config=config, getparent=lambda kind: None)
+    armed, said = [], []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, **_: armed.append(seconds))
+    workshop.run_test({"run": 1} | wish, item, said.append)
+    assert [news["event"] for news in said] == ["begun", "failing", "skipped"] and armed == [longest]
 
 
 def test_watching(folder, environment):

@@ -182,6 +182,12 @@ def test_bad_input_is_refused_in_one_sentence(run, tmp_path, flags, words):
     assert not list(tmp_path.glob("*.png"))
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_asked(run, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    code, output, errors = run("--stage=1", f"--out={tmp_path / 'file' / 'a.png'}")
+    assert code == 2 and not output and errors.endswith("a.png cannot be written: Not a directory.")
+
+
 # --- hints -----------------------------------------------------------------------------------------------------------
 
 

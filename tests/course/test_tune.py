@@ -139,10 +139,13 @@ def test_old_prompts(tmp_path):
     [
         (["--word="], "needs PICTURES, a folder, and WORD"),
         (["--pictures=nowhere"], "PICTURES=nowhere is no folder."),
-        (["--pictures=exercises"], "PICTURES=exercises holds 0 pictures"),
+        (["--pictures=exercises"], "PICTURES=exercises wants 2 to 1000 pictures (.png, "),
         (["--word=dragon"], "WORD=dragon is in none of the captions"),
         (["--word=../snowman"], "WORD=../snowman is not possible"),
         (["--old-prompts=nowhere.txt"], "OLD_PROMPTS=nowhere.txt: there is no such file."),
+        (["--old-prompts=noise.txt"], "OLD_PROMPTS=noise.txt cannot be read as text."),
+        (["--out=noise.txt"], "noise.txt/snowman.safetensors cannot be written: Not a directory."),
+        (["--word=" + 41 * "a"], "aaa is not possible: letters, digits, spaces and hyphens will do, 40 at most."),
         (["--rank=0"], "RANK=0 is not possible"),
         (["--layers=some"], "LAYERS=some is not possible"),
         (["--checkpoint=nowhere"], "There is no checkpoint nowhere"),
@@ -150,6 +153,8 @@ def test_old_prompts(tmp_path):
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(run, flags, words):
-    code, _, errors = run(*flags)
-    assert code != 0 and words in errors and len(errors.splitlines()) == 1, errors
+    Path("noise.txt").write_bytes(b"\xff\xfe\xfd")
+    code, shown, errors = run(*flags)
+    assert code != 0 and "LoRA and its loss" not in shown, "it is refused before anything is loaded"
+    assert words in errors and len(errors.splitlines()) == 1, errors
     assert not list(Path().glob("run/*.safetensors"))

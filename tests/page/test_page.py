@@ -1,19 +1,145 @@
-"""`make page`: what it refuses, and what it does with a stage that cannot be recorded."""
+"""`make page` and the page that it makes, in a browser. All of it in one file: the page is made once."""
 
+import base64
+import functools
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from course import cli
-from course.core.assemble import assemble
+from course.core.assemble import assemble, for_generating
+from course.core.config import ModelConfig
 from course.core.messages import Refusal
 from course.core.stages import STAGES
-from course.draw.checkpoint import open_checkpoint
+from course.draw.checkpoint import TINY, build, open_checkpoint
+from course.draw.pictures import read_settings
 from course.page import build as building
-from course.page import export, runtime
+from course.page import export, runtime, serve
+from solutions.stage05_vae import images_to_tensor, tensor_to_images
+from solutions.stage08_scheduler import NoiseSchedule
+from solutions.stage09_sampler import Sampling, image_to_image, inpaint, text_to_image
+from tests.page.browser import Browser, find_browser
+from tests.page.node import NEEDS_NODE, node
 
 pytestmark = pytest.mark.limit(600)
+NEEDS_BROWSER = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium is installed (CHROME names one): the page is not tested in a browser"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page, made of the solutions."""
+    try:
+        runtime.files()
+    except Refusal as error:
+        pytest.skip(str(error))
+    out = tmp_path_factory.mktemp("site") / "page"
+    assert cli.main(["page", "--blocks=solutions", f"--out={out}"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with serve.server(folder) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def tab(address: str) -> Iterator[Browser]:
+    """A browser in which the page has drawn its first picture, by the prompt that it starts with."""
+    browser = Browser()
+    browser.resize(1200, 900)
+    browser.open(address)
+    browser.wait("document.querySelector('#order')?.dataset.done", seconds=240)
+    yield browser
+    browser.close()
+
+
+def drawn(tab: Browser, **fields: object) -> numpy.ndarray:
+    """Fills in the form, draws, and waits for the picture, (height, width, 3)."""
+    for name, value in fields.items():
+        turn(tab, f"#{name}", value)
+    return redrawn(tab, "#draw")
+
+
+def pixels(tab: Browser, canvas: str) -> numpy.ndarray:
+    """What a canvas shows, (height, width, 3)."""
+    data = tab.run(f"document.querySelector('#{canvas}').toDataURL()").partition(",")[2]
+    return read(io.BytesIO(base64.b64decode(data)))
+
+
+def read(file: Any) -> numpy.ndarray:
+    with Image.open(file) as picture:
+        return numpy.array(picture.convert("RGB"))
+
+
+@functools.cache
+def model():
+    blocks = for_generating("solutions", fused=True)
+    return build(blocks, open_checkpoint())
+
+
+TINY_SIZES = ModelConfig.from_json(TINY.with_name("config.json"))
+ORDER: dict[str, Any] = {
+    "prompt": "a yellow car in the desert at sunset",
+    "negative": "",
+    "seed": 11,
+    "steps": 6,
+    "scale": 4.0,
+    "sampler": "ddim",
+}
+
+
+def by_python(order: dict[str, Any], start: numpy.ndarray | None = None, mask: numpy.ndarray | None = None):
+    """The picture of these settings by the stages, (height, width, 3)."""
+    generator = torch.Generator().manual_seed(order["seed"])
+    noise = torch.randn(1, 4, 16, 16, generator=generator)
+    sampling = Sampling(order["steps"], order["scale"], order["sampler"], generator)
+    texts = [order["prompt"]], [order["negative"]]
+    if start is None:
+        return tensor_to_images(text_to_image(model(), *texts, noise, sampling))[0].numpy()
+    images = images_to_tensor(torch.from_numpy(start)[None])
+    if mask is None:
+        tensor = image_to_image(model(), images, *texts, noise, order["strength"], sampling)
+    else:
+        white = torch.from_numpy(mask)[None, None].float()
+        tensor = inpaint(model(), images, white, *texts, noise, order["strength"], sampling)
+    return tensor_to_images(tensor)[0].numpy()
+
+
+def farthest(one: numpy.ndarray, other: numpy.ndarray) -> int:
+    assert one.shape == other.shape
+    return int(numpy.abs(one.astype(int) - other.astype(int)).max())
+
+
+# --- making it ---
+
+
+def test_the_page_holds_what_it_says(folder):
+    about = json.loads((folder / "page.json").read_text(encoding="utf-8"))
+    found = building.sizes(folder)
+    assert about["files"] == {name: size for name, size in found.items() if name != "page.json"}
+    weights = sum(size for name, size in found.items() if name.startswith("model/"))
+    assert weights < 22e6, "the weights are to be below 22 MB"
+    assert [block["yours"] for block in about["blocks"]] == [False] * 10
+    assert str(building.ROOT).encode() not in b"".join(path.read_bytes() for path in folder.glob("**/*.*"))
+    options = building.PageOptions(out=folder, blocks="solutions")
+    assert building.is_up_to_date(options)
+    (folder / "page.json").write_text(json.dumps(about | {"made_of": "something else"}), encoding="utf-8")
+    assert not building.is_up_to_date(options)
+    (folder / "page.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, capsys):
@@ -101,3 +227,329 @@ def test_the_reference_stands_in_for_a_stage_that_cannot_be_recorded(tmp_path, m
     assert said.startswith("stage 2 residual cannot be recorded for a browser (") and "the reference stands in" in said
     with pytest.raises(Refusal, match=r"^stage 2 residual cannot be recorded"):
         building.record_all(assemble(paths, fused=True), opened, only_theirs=True)
+
+
+# --- without a browser: the worker in Node, which runs the same networks by the same runtime ---
+
+IN_NODE = """
+import fs from "node:fs";
+const folder = new URL("./site/", import.meta.url);
+globalThis.self = globalThis;
+globalThis.crossOriginIsolated = false;
+globalThis.fetch = async (name) => new Response(fs.readFileSync(new URL(name, folder)));
+let tell;
+globalThis.postMessage = (message) => { if (["ready", "done", "failed"].includes(message.type)) tell(message); };
+const ask = (data) => new Promise((resolve) => { tell = resolve; globalThis.onmessage({ data }); });
+async function answer(orders) {
+  await import("site/worker.js");
+  const found = [await ask({ type: "load" })];
+  for (const [i, order] of orders.entries()) {
+    if (order.start) order.start = Uint8ClampedArray.from(order.start);
+    if (order.mask) order.mask = Uint8Array.from(order.mask);
+    found.push(await ask({ type: "draw", id: i + 1, order }));
+  }
+  process.on("exit", () => process.exit(0));
+  setTimeout(() => process.exit(0), 2000);
+  return found.map(({ type, message, picture }) => ({ type, message, picture }));
+}
+"""
+
+
+@NEEDS_NODE
+def test_the_worker_draws_what_python_draws(folder, tmp_path):
+    about = json.loads((folder / "page.json").read_text(encoding="utf-8"))
+    first = by_python(ORDER)
+    mask = numpy.zeros((128, 128), numpy.uint8)
+    mask[30:90, 20:70] = 1
+    boat = ORDER | {"prompt": "a blue boat on the sea", "strength": 0.6}
+    cases = [
+        (ORDER, None, None),
+        (ORDER | {"sampler": "ddpm", "negative": "a tree"}, None, None),
+        (boat, first, None),
+        (boat | {"strength": 1.0}, first, mask),
+        (boat | {"sampler": "dpm++2m"}, first, mask),
+    ]
+    orders = []
+    for order, start, painted in cases:
+        more = {"mistake": None, "second": "", "from": 0, "switches": [1] * len(about["switches"]), "strength": 1}
+        rgba = None if start is None else numpy.dstack([start, numpy.full((128, 128), 255, numpy.uint8)])
+        pictures = {"start": rgba, "mask": painted}
+        flat = {name: None if one is None else one.flatten().tolist() for name, one in pictures.items()}
+        orders.append(more | order | flat)
+    ready, *found = node(tmp_path, IN_NODE, orders, folder)
+    assert ready["type"] == "ready", ready["message"]
+    for case, answer in zip(cases, found, strict=True):
+        assert answer["type"] == "done", answer["message"]
+        picture = numpy.array(answer["picture"], dtype=numpy.uint8).reshape(128, 128, 4)[..., :3]
+        assert farthest(picture, by_python(*case)) <= 2, case[0]
+
+
+# --- in the browser ---
+
+
+@NEEDS_BROWSER
+@pytest.mark.parametrize(
+    ("sampler", "scale", "steps", "negative"),
+    [("ddim", 4.0, 8, ""), ("ddpm", 4.0, 8, "a tree"), ("euler", 1.0, 6, ""), ("dpm++2m", 7.5, 10, "a blue car")],
+)
+def test_it_draws_what_python_draws(tab, sampler, scale, steps, negative):
+    order = ORDER | {"negative": negative, "steps": steps, "scale": scale, "sampler": sampler}
+    assert farthest(drawn(tab, **order), by_python(order)) <= 2
+
+
+@NEEDS_BROWSER
+def test_the_file_that_is_saved_repeats_the_picture(tab, tmp_path):
+    text = '<img src=x onerror="document.title=1"> & "quotes" ü a red boat'
+    found = drawn(tab, prompt=text, negative="", seed=5, steps=2, scale=4, sampler="ddim")
+    assert tab.run("document.title") == "Stable Diffusion in this page", "the prompt became HTML"
+    saved = tab.download("#save", tmp_path)
+    assert saved.name == "img-src-x-onerror-document-title-1-quot-5.png"
+    assert numpy.array_equal(read(saved), found)
+    assert read_settings(saved)["prompt"] == text
+    again = tmp_path / "again.png"
+    assert cli.main(["generate", f"--from={saved}", "--blocks=solutions", f"--out={again}"]) == 0
+    assert farthest(read(again), found) <= 2
+
+
+@NEEDS_BROWSER
+def test_it_stops_and_shows_how_far_it_came(tab):
+    tab.run("document.querySelector('#steps').value = 50; document.querySelector('#draw').click()")
+    tab.wait("document.querySelector('#moment').max >= 1")
+    tab.press("Escape", 27)
+    tab.wait("document.querySelector('#status').textContent.startsWith('Stopped after')")
+    count = int(tab.run("document.querySelector('#status').textContent").split()[2])
+    assert 1 < count < 50
+    assert tab.run("document.querySelector('#moment').max") == str(count - 1)
+    assert tab.run("document.querySelector('#stop').disabled && document.querySelector('#save').hidden")
+
+
+@NEEDS_BROWSER
+def test_each_step_can_be_looked_at_again(tab):
+    last = drawn(tab, prompt="a blue boat on the sea", seed=2, steps=5, sampler="ddim")
+    tab.run("{const m = document.querySelector('#moment'); m.value = 0; m.dispatchEvent(new Event('input'))}")
+    tab.wait("document.querySelector('#moment-value').value.startsWith('1 of 5, timestep 801')")
+    tab.wait("document.querySelector('#moment').ariaValueText === document.querySelector('#moment-value').value")
+    first = pixels(tab, "guess")
+    assert farthest(first, last) > 50
+    assert numpy.abs(numpy.diff(pixels(tab, "noisy").astype(int), axis=0)).mean() > 5
+
+
+def turn(tab: Browser, name: str, value: object, kind: str = "input") -> None:
+    """Gives an input of the page a value, as a person would."""
+    event = f"new Event({kind!r}, {{bubbles: true}})"
+    tab.run(f"{{const e = document.querySelector('{name}'); e.value = {json.dumps(value)}; e.dispatchEvent({event})}}")
+
+
+def redrawn(tab: Browser, name: str, value: object = None, kind: str = "input") -> numpy.ndarray:
+    """The picture that a turned dial brings; without a value, the dial is clicked."""
+    count = int(tab.run("document.querySelector('#order').dataset.done"))
+    if value is None:
+        tab.run(f"document.querySelector('{name}').click()")
+    else:
+        turn(tab, name, value, kind)
+    tab.wait(f"document.querySelector('#order').dataset.done > {count}")
+    return pixels(tab, "guess")
+
+
+@NEEDS_BROWSER
+def test_guidance_is_a_dial_that_draws_again(tab):
+    drawn(tab, **ORDER)
+    assert farthest(redrawn(tab, "#scale", 1.5), by_python(ORDER | {"scale": 1.5})) <= 2
+
+
+@NEEDS_BROWSER
+def test_a_word_shows_where_it_looks(tab):
+    plain = drawn(tab, **ORDER)
+    words = tab.run("Array.from(document.querySelectorAll('#tokens button'), (button) => button.textContent)")
+    assert words == ORDER["prompt"].split()
+    maps = []
+    for place in (2, 5):  # "car" and "desert"
+        tab.run(f"document.querySelectorAll('#tokens button')[{place}].focus()")
+        maps.append(pixels(tab, "guess"))
+    assert farthest(maps[0], plain) > 50 and farthest(*maps) > 50
+    tab.run("document.activeElement.blur()")
+    assert farthest(pixels(tab, "guess"), plain) == 0
+
+
+@NEEDS_BROWSER
+def test_another_prompt_from_a_step_on(tab):
+    first = drawn(tab, **ORDER)
+    turn(tab, "#second", "a blue boat on the sea", "change")
+    last_step_only = redrawn(tab, "#from", 6)
+    from_the_start = redrawn(tab, "#from", 1)
+    assert farthest(from_the_start, by_python(ORDER | {"prompt": "a blue boat on the sea"})) <= 2
+    change = [numpy.abs(one.astype(int) - first).mean() for one in (last_step_only, from_the_start)]
+    assert 0 < change[0] < change[1] / 3
+    assert farthest(redrawn(tab, "#from", 0), first) == 0
+
+
+@NEEDS_BROWSER
+def test_parts_of_the_unet_can_be_switched_off(tab):
+    first = drawn(tab, **ORDER)
+    boxes = "document.querySelectorAll('#switches input')"
+    labels = tab.run(f"Array.from({boxes}, (box) => box.ariaLabel)")
+    assert sorted(labels) == sorted(name for name, _ in export.UNetWithDials(model().unet, len, TINY_SIZES).parts)
+    without = redrawn(tab, '[aria-label="middle, transformer"]')
+    handle = model().unet.mid.transformer.register_forward_hook(lambda module, inputs, output: inputs[0])
+    try:
+        assert farthest(without, by_python(ORDER)) <= 2
+    finally:
+        handle.remove()
+    assert farthest(redrawn(tab, '[aria-label="middle, transformer"]'), first) == 0
+    assert farthest(redrawn(tab, "#switches button"), first) > 50, "the whole first level is switched off"
+    assert tab.run("document.querySelectorAll('#switches input:not(:checked)').length") > 2
+    assert farthest(redrawn(tab, "#switches button"), first) == 0
+
+
+@NEEDS_BROWSER
+@pytest.mark.parametrize("mistake", building.MISTAKES)
+def test_a_mistake_on_purpose(tab, mistake):
+    order = ORDER | {"sampler": "ddim"}
+    first = drawn(tab, **order)
+    assert farthest(redrawn(tab, "#mistake", mistake, "change"), first) > 50
+    assert tab.run("document.querySelector('#hint').textContent").endswith(f"(make generate MISTAKE={mistake})")
+    assert farthest(redrawn(tab, "#mistake", "", "change"), first) == 0
+
+
+@NEEDS_BROWSER
+def test_the_schedule_shows_the_step(tab):
+    drawn(tab, **ORDER | {"steps": 5})
+    turn(tab, "#moment", 0)
+    abar = NoiseSchedule().alpha_bar(801)
+    words = f"At timestep 801: {abar**0.5:.2f} \u00d7 the picture + {(1 - abar) ** 0.5:.2f} \u00d7 noise."
+    assert tab.run("document.querySelector('#schedule-words').textContent") == words
+    assert tab.run("document.querySelectorAll('#schedule .visited').length") == 5
+
+
+@NEEDS_BROWSER
+def test_from_a_picture_and_with_a_brush(tab, tmp_path):
+    first = drawn(tab, **ORDER)
+    tab.run("document.querySelector('#take').click()")
+    redrawn(tab, "#strength", 0.6)
+    boat = ORDER | {"prompt": "a blue boat on the sea", "strength": 0.6}
+    found = drawn(tab, prompt=boat["prompt"])
+    assert farthest(found, by_python(boat, first)) <= 2
+
+    tab.run("document.querySelector('#start').scrollIntoView({block: 'center'})")
+    left, top, size = tab.run(
+        "(({left, top, width}) => [left, top, width])(document.querySelector('#start').getBoundingClientRect())"
+    )
+    at = [(left + x * size, top + y * size) for x, y in ((0.3, 0.4), (0.4, 0.45), (0.5, 0.5))]
+    tab.drag(*at)
+    assert tab.run("document.querySelector('#strength').value") == "1", "a brush begins with strength 1"
+    found = drawn(tab, prompt=boat["prompt"])
+    mask = (read(tab.download("#save-mask", tmp_path)).min(-1) > 127).astype(numpy.uint8)
+    assert farthest(read(tab.download("#save-start", tmp_path)), first) == 0
+    assert 500 < mask.sum() < 6000 and mask[51, 38] == 1 and mask[120, 120] == 0
+    assert farthest(found, by_python(boat | {"strength": 1.0}, first, mask)) <= 2
+
+    tab.run("document.querySelector('#clear').click(); document.querySelector('#start').focus()")
+    tab.press("ArrowLeft", 37)
+    tab.press(" ", 32, " ")
+    assert tab.run("document.querySelector('#strength').value") == "1", "the space bar paints"
+    tab.run("document.querySelector('#without').click()")
+    assert farthest(drawn(tab, **ORDER), first) == 0
+
+
+@NEEDS_BROWSER
+def test_a_prompt_that_is_too_long_is_told(tab):
+    tab.run(
+        "{const p = document.querySelector('#prompt'); p.value = 'red '.repeat(75) + 'yellow boat';"
+        "p.dispatchEvent(new Event('input', {bubbles: true}))}"
+    )
+    tab.wait("document.querySelector('#cut').textContent === 'The prompt is too long; cut off: yellow boat'")
+    tab.run(
+        "{const p = document.querySelector('#prompt'); p.value = 'a red';"
+        "p.dispatchEvent(new Event('input', {bubbles: true}))}"
+    )
+    tab.wait("document.querySelector('#cut').textContent === ''")
+    tab.run("[...document.querySelectorAll('#words button')].find((b) => b.textContent === 'mushroom').click()")
+    assert tab.run("document.querySelector('#prompt').value") == "a red mushroom"
+
+
+@NEEDS_BROWSER
+@pytest.mark.parametrize("width", [320, 1200])
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_is_wider_than_the_window_and_the_colours_can_be_read(tab, width, dark):
+    tab.resize(width, 800, dark)
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    script = """
+    (() => {
+      const bright = (text) => {
+        const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((c) => c / 255)
+          .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const ground = (e) => {
+        const own = getComputedStyle(e).backgroundColor;
+        return own === "rgba(0, 0, 0, 0)" && e.parentElement ? ground(e.parentElement) : own;
+      };
+      return [...document.querySelectorAll("p, label, button:enabled, figcaption, h1, h2, input:not([type=range]), a")]
+        .map((e) => {
+        const pair = [bright(getComputedStyle(e).color), bright(ground(e))].sort((a, b) => b - a);
+        return [(pair[0] + 0.05) / (pair[1] + 0.05), e.outerHTML.slice(0, 60)];
+      });
+    })()
+    """
+    for contrast, what in tab.run(script):
+        assert contrast >= 4.5, what
+
+
+@NEEDS_BROWSER
+def test_everything_has_a_name_and_the_keyboard_reaches_it(tab):
+    nodes = tab.send("Accessibility.getFullAXTree")["nodes"]
+    kinds = {
+        "button",
+        "textbox",
+        "slider",
+        "spinbutton",
+        "combobox",
+        "img",
+        "image",
+        "checkbox",
+        "progressbar",
+        "link",
+        "Canvas",
+    }
+    for one in nodes:
+        if not one.get("ignored") and one["role"]["value"] in kinds:
+            assert one.get("name", {}).get("value", "").strip(), one
+    tab.run("document.querySelector('#prompt').focus()")
+    reached = []
+    for _ in range(90):
+        tab.press("Tab", 9)
+        reached.append(tab.run("document.activeElement.id"))
+    assert {"negative", "seed", "dice", "sampler", "steps", "scale", "draw", "moment"} <= set(reached)
+
+
+@NEEDS_BROWSER
+def test_no_request_leaves_the_host_and_the_console_is_silent(tab, address):
+    assert tab.complaints == []
+    assert len(tab.requests) > 15
+    away = [url for url in tab.requests if not url.startswith((address, f"blob:{address}", "about:"))]
+    assert away == []
+
+
+@NEEDS_BROWSER
+def test_it_draws_without_a_network_and_without_the_hosts_headers(folder, monkeypatch):
+    """A host that sends no headers: one thread at first, and threads once the page keeps itself."""
+    monkeypatch.setattr(serve.Handler, "headers_sent", {})
+    engine = "document.querySelector('#engine')?.textContent"
+    finished = "document.querySelector('#order')?.dataset.done"
+    with serve.server(folder) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        browser = Browser()
+        try:
+            browser.open(f"http://127.0.0.1:{running.server_port}/")
+            browser.wait(finished, seconds=240)
+            assert browser.run("crossOriginIsolated") is False and "on 1 thread." in browser.run(engine)
+            first = pixels(browser, "guess")
+            browser.wait("navigator.serviceWorker.controller")
+            browser.run("navigator.serviceWorker.ready.then(() => true)")
+            running.shutdown()
+            running.server_close()
+            browser.send("Page.reload", {"ignoreCache": False})
+            browser.wait(f"crossOriginIsolated && {finished}", seconds=240)
+            assert farthest(pixels(browser, "guess"), first) <= 1
+        finally:
+            browser.close()

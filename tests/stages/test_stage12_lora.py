@@ -805,6 +805,36 @@ def test_applied_merged_and_taken_out(stage, ours, theirs):
     check(stage, run, output, "the U-Net after apply_lora, merge and take_out", tolerance=1e-9)
 
 
+@layer_beside
+def test_what_goes_into_a_file(stage, ours):
+    """lora_state_dict, which is given."""
+    chosen = {  # part, our name -> the name in the file, rank, alpha
+        ("unet", "mid.transformer.proj_in"): ("lora_unet_mid_block_attentions_0_proj_in", 3, 12.0),
+        ("text_encoder", "layers.1.fc2"): ("lora_te_text_model_encoder_layers_1_mlp_fc2", 2, 1.0),
+    }
+    wanted = {}
+    for i, ((part, name), (stem, rank, alpha)) in enumerate(chosen.items()):
+        weight = getattr(ours, part).get_submodule(name).weight
+        ones = (1,) * (weight.ndim - 2)
+        wanted[f"{stem}.lora_down.weight"] = rand(rank, *weight.shape[1:], seed=i)
+        wanted[f"{stem}.lora_up.weight"] = rand(len(weight), rank, *ones, seed=10 + i)
+        wanted[f"{stem}.alpha"] = torch.tensor(alpha)
+
+    def run(module):
+        fresh = copy.deepcopy(ours)
+        for (part, name), (stem, rank, alpha) in chosen.items():
+            model = getattr(fresh, part)
+            lora = module.LoRA(model.get_submodule(name), rank, alpha)
+            ends = (f"{stem}.lora_{end}.weight" for end in ("down", "up"))
+            module.replace_layer(model, name, filled(lora, *(wanted[end] for end in ends)))
+        return module.lora_state_dict(fresh.unet, fresh.text_encoder)
+
+    check(
+        stage, run, wanted, "lora_state_dict(unet, text_encoder) with two LoRAs",
+        hint="scale is alpha / rank; this function was given.",
+    )
+
+
 # --- tuning ----------------------------------------------------------------------------------------------------------
 
 

@@ -292,7 +292,10 @@ def described(result: Result) -> list[str]:
 
 def line(value: Any) -> str:
     if not isinstance(value, Tensor):
-        return clean(str(value) if isinstance(value, torch.dtype) else repr(value))
+        try:
+            return clean(str(value) if isinstance(value, torch.dtype) else repr(value))
+        except ValueError:  # Python shows no number of more than 4300 digits
+            return f"{type(value).__name__}, too long to be shown"
     text = f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if not value.is_contiguous():
         text += ", not contiguous"

@@ -39,6 +39,7 @@ const tokens = element("tokens", HTMLElement);
  * @property {Float32Array} attention for each token, one number per latent pixel
  * @property {number} timestep @property {number} count of all steps
  * @property {Uint8ClampedArray[]} pictures of `before` and `original`; empty until they are decoded
+ * @property {boolean} [asked] whether the worker has been asked for them
  */
 
 const worker = new Worker("worker.js", { type: "module" });
@@ -142,15 +143,15 @@ function show_moment() {
   moment.setAttribute("aria-valuetext", text);
   show_plan(one.timestep);
   show_tokens(place);
-  if (one.pictures.length === 0) {
-    if (!drawing) worker.postMessage({ type: "decode", key: [number, place], latents: [one.before, one.original] });
-    return;
+  if (one.pictures.length === 0 && !drawing && !one.asked) {
+    one.asked = true;
+    worker.postMessage({ type: "decode", key: [number, place], latents: [one.before, one.original] });
   }
-  show(noisy, one.pictures[0]);
+  if (one.pictures.length > 0) show(noisy, one.pictures[0]);
   const picture = place === film.length - 1 && finished ? finished : one.pictures[1];
   const size = one.attention.length / about.max_length;
   const start = (looked_at + 1) * size; // before the words stands the begin mark
-  show(guess, looked_at < 0 ? picture : overlay(picture, one.attention.subarray(start, start + size)));
+  if (picture) show(guess, looked_at < 0 ? picture : overlay(picture, one.attention.subarray(start, start + size)));
 }
 
 function begin() {
@@ -160,6 +161,7 @@ function begin() {
   drawing = true;
   film = [];
   looked_at = -1;
+  moment.value = moment.max = "0";
   finished = null;
   save.hidden = true;
   settings = {

@@ -47,11 +47,11 @@ function drawn(kind, attributes) {
 export function show_schedule(svg, words, settings, timestep) {
   const sampling = { num_steps: settings.steps, guidance_scale: 1, sampler: settings.sampler, draw_noise: () => new Float32Array() };
   const { schedule, timesteps } = plan(settings.mistake, sampling);
-  const x = (/** @type {number} */ t) => 10 + (280 * (999 - t)) / 999;
+  const x = (/** @type {number} */ t) => 2 + (296 * (999 - t)) / 999;
   const y = (/** @type {number} */ factor) => 70 - 60 * factor;
   const signal = (/** @type {number} */ t) => Math.sqrt(schedule.alpha_bar(t));
   const noise = (/** @type {number} */ t) => Math.sqrt(1 - schedule.alpha_bar(t));
-  const nodes = [drawn("line", { x1: 10, x2: 290, y1: 70, y2: 70, class: "axis" })];
+  const nodes = [drawn("line", { x1: 2, x2: 298, y1: 70, y2: 70, class: "axis" })];
   for (const [factor, name] of /** @type {[(t: number) => number, string][]} */ ([[signal, "signal"], [noise, "noise"]])) {
     const points = Array.from({ length: 101 }, (_, i) => Math.round((999 * i) / 100)).map((t) => `${x(t)},${y(factor(t))}`);
     nodes.push(drawn("polyline", { points: points.join(" "), class: name }));
@@ -80,8 +80,10 @@ export function switches(body, names, changed) {
   });
   const levels = Math.max(...names.map((name) => Number(/^down (\d+)/.exec(name)?.[1] ?? 0)));
   const kinds = (/** @type {RegExp} */ pattern) => names.flatMap((name, i) => (pattern.test(name) ? [i] : []));
-  const cell = (/** @type {number[]} */ places) => {
+  const titles = ["down", "skips", "up"]; // of the columns, where there is no room for columns
+  const cell = (/** @type {number[]} */ places, /** @type {number} */ column) => {
     const td = document.createElement("td");
+    if (places.length > 0 && !names[places[0]].startsWith("middle")) td.dataset.title = titles[column];
     for (const place of places) {
       const label = document.createElement("label");
       label.append(boxes[place], ` ${names[place].split(", ")[1]}`);
