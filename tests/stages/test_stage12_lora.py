@@ -316,6 +316,22 @@ def test_unmerging_what_is_not_merged_changes_nothing(stage):
 
 
 @merging
+def test_the_weight_stays_a_plain_parameter(stage):
+    def run(module):
+        lora = filled(module.LoRA(plain("linear"), 3), *weights("linear"))
+        states = []
+        for action in (lora.merge, lora.unmerge):
+            action()
+            states.append([lora.weight.requires_grad, lora.weight.is_leaf])
+        return states
+
+    check(
+        stage, run, [[False, True]] * 2, "[requires_grad, is_leaf] of weight after merge(), and after unmerge()",
+        hint="the decorator @torch.no_grad() was given: without it the weight remembers how it was computed.",
+    )
+
+
+@merging
 def test_merging_in_half_precision_rounds_once(stage):
     layer = nn.Linear(6, 10).to(torch.bfloat16)
     down, up = (tensor.to(torch.bfloat16) for tensor in weights("linear"))
@@ -803,6 +819,15 @@ def test_applied_merged_and_taken_out(stage, ours, theirs):
 
     output = wanted(*UNET_INPUT).sample.detach()
     check(stage, run, output, "the U-Net after apply_lora, merge and take_out", tolerance=1e-9)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_layers_that_are_tuned(stage, ours, theirs, part):
+    wanted = [own for where, own in theirs.names.values() if where == part and re.search(r"\.to_(q|k|v|out)$", own)]
+    check(
+        stage, lambda m: sorted(m.attention_layers(getattr(ours, part))), sorted(wanted), f"attention_layers({part})",
+        hint="this function was given: has it been changed?",
+    )
 
 
 @layer_beside
