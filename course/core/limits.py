@@ -20,6 +20,7 @@ BELL = getattr(signal, "SIGALRM", signal.SIGTERM)  # what a timer sends, or a th
 PATIENCE = 6  # code that hardly gets to run, on a busy machine or because it waits, may take so many times as long
 
 
+SHORTEST = 0.1  # seconds from bell to bell: in less, the end of some code counts as its going on
 MOST_RAISED = 3  # code that still runs after so many Stuck catches them
 give_up: Callable[[], object] | None = None  # what is then done about it, if anything can be
 memory: int | None = None  # bytes that this process may still take since limit_memory; None: no such limit
@@ -52,7 +53,7 @@ def limited(seconds: float, path: Path | None = None, patience: float = PATIENCE
 
     before = signal.signal(BELL, stop)
     try:
-        with ringing(seconds / 10):
+        with ringing(max(seconds / 10, SHORTEST)):
             yield
     finally:
         signal.signal(BELL, before)

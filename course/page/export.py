@@ -22,7 +22,7 @@ from course.core.config import ModelConfig
 from course.core.messages import first_line
 from course.core.writing import whole_file
 from course.draw.engine import another
-from course.studio.parts import last_layer, parts
+from course.studio.parts import parts
 from course.studio.studio import hooked
 
 STAGES_OF = {  # which stages a network is made of
@@ -78,6 +78,7 @@ class UNetWithDials(nn.Module):
         self.heads = config.unet.num_heads
         found = parts(unet, config.unet.channels)
         self.parts = [(name, part[0]) for name, part in found.items() if not name.startswith("all of")]
+        self.reached: set[int] | None = None  # while it is noted: the places of those parts that were called
 
     def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor, switches: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -94,8 +95,13 @@ class UNetWithDials(nn.Module):
         maps: list[Tensor] = []
         size = latents.shape[-2:]
 
+        def note(place: int) -> None:
+            if self.reached is not None:
+                self.reached.add(place)
+
         def look(module: Any, inputs: tuple, named: dict) -> None:
-            x, words = inputs[0], named.get("context", inputs[-1])
+            x = inputs[0] if inputs else named["x"]
+            words = named["context"] if "context" in named else inputs[1]
             query = module.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             key = module.to_k(words).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             # The attention mixes values by its weights: of the unit vectors it makes the weights themselves.
@@ -106,27 +112,44 @@ class UNetWithDials(nn.Module):
             maps.append(grown[0])
 
         def switch(place: int) -> Callable[..., Any]:
-            return lambda module, inputs, output: output * switches[place]
+            def after(module: Any, inputs: tuple, named: dict, output: Tensor) -> Tensor:
+                x = inputs[0] if inputs else named["x"]
+                kept = x if x.shape == output.shape else module.shortcut(x)
+                note(place)
+                return kept + switches[place] * (output - kept)
+
+            return after
 
         def fade(place: int, channels: int) -> Callable[..., Any]:
-            def before(module: Any, inputs: tuple) -> tuple:
-                x = inputs[0]
-                return torch.cat([x[:, :channels], x[:, channels:] * switches[place]], dim=1), *inputs[1:]
+            def before(module: Any, inputs: tuple, named: dict) -> tuple[tuple, dict]:
+                x = inputs[0] if inputs else named["x"]
+                x = torch.cat([x[:, :channels], x[:, channels:] * switches[place]], dim=1)
+                note(place)
+                return (x, *inputs[1:]), {name: value for name, value in named.items() if name != "x"}
 
             return before
 
         handles = []
         for place, (_, (kind, module, channels)) in enumerate(self.parts):
             if kind == "skip":
-                handles.append(module.register_forward_pre_hook(fade(place, channels)))
+                handles.append(module.register_forward_pre_hook(fade(place, channels), with_kwargs=True))
             else:
-                handles.append(last_layer(kind, module).register_forward_hook(switch(place)))
+                handles.append(module.register_forward_hook(switch(place), with_kwargs=True))
         for name, module in self.unet.named_modules():
             if name.endswith("cross_attention"):
                 handles.append(module.register_forward_pre_hook(look, with_kwargs=True))
         with hooked(*handles):
             noise = self.unet(latents, timesteps, context)
-        return noise, torch.stack(maps).mean(0)
+        attention = torch.stack(maps).mean(0) if maps else torch.zeros(context.shape[1], *size)
+        return noise, attention
+
+    @torch.no_grad()
+    def leave_out_what_has_no_effect(self, *inputs: Tensor) -> None:
+        """Forgets the parts that the U-Net uses without calling them as a module: they cannot be switched off here."""
+        self.reached = reached = set[int]()
+        self(*inputs)
+        self.parts = [part for place, part in enumerate(self.parts) if place in reached]
+        self.reached = None
 
 
 def networks(blocks: Blocks, model: Any, config: ModelConfig) -> dict[str, Network]:
@@ -149,6 +172,7 @@ def networks(blocks: Blocks, model: Any, config: ModelConfig) -> dict[str, Netwo
     tokens = torch.arange(config.clip.max_length)[None] % (config.clip.vocab_size - 1)
     images = some(1, 3, config.image_size, config.image_size)
     noisy = {"latents": latents, "timesteps": torch.tensor([500]), "context": context}
+    unet.leave_out_what_has_no_effect(*noisy.values(), torch.ones(len(unet.parts)))
     return {
         "text_encoder": Network(model.text_encoder, {"tokens": tokens}, ("context",)),
         "unet": Network(unet, noisy | {"switches": torch.ones(len(unet.parts))}, ("noise", "attention")),

@@ -99,7 +99,15 @@ def fetch() -> None:
 def by_npm(archive: Path) -> None:
     """Fetches the package by npm, from the registry that it is set up for."""
     npm = shutil.which("npm") or "npm"
-    command = [npm, "pack", "--silent", f"{PACKAGE}@{VERSION}", "--pack-destination", str(archive.parent)]
+    command = [
+        npm,
+        "pack",
+        "--silent",
+        "--fetch-retries=1",
+        f"{PACKAGE}@{VERSION}",
+        "--pack-destination",
+        str(archive.parent),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=archive.parent, timeout=600)
     if done.returncode or not archive.is_file():
         raise OSError(f"npm says: {(done.stderr or done.stdout).strip() or 'nothing'}")

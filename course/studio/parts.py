@@ -13,9 +13,9 @@ def parts(unet: Any, widths: tuple[int, ...]) -> dict[str, Part]:
         widths: its config.channels.
 
     Returns:
-        Name -> its pieces: of kind "residual" or "transformer", whose last layer (conv2, proj_out) gives the correction
-        that is added to the input; or of kind "skip", with the residual block that takes it and the number of channels
-        that stand in front of it. Single parts come first, then "all of level 1", and so on.
+        Name -> its pieces: of kind "residual" or "transformer", with the module; or of kind "skip", with the residual
+        block that takes it and the number of channels that stand in front of it. Single parts come first, then "all of
+        level 1", and so on.
     """
     found: dict[str, Part] = {}
 
@@ -41,8 +41,3 @@ def parts(unet: Any, widths: tuple[int, ...]) -> dict[str, Part]:
         names = [name for name in found if name.startswith(both) and "skip" not in name]
         found[f"all of level {level}"] = [piece for name in names for piece in found[name]]
     return found
-
-
-def last_layer(kind: str, module: Any) -> Any:
-    """The layer of a residual block or a transformer that gives the correction which is added to the input."""
-    return module.conv2 if kind == "residual" else module.proj_out

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from course.core import workspace
+from course.core import limits, workspace
 from course.core.contract import differences
 from course.core.stages import ROOT, STAGES
 from course.feedback.mistakes import mistakes_of, wrong_text
@@ -195,6 +195,24 @@ def test_the_search_for_a_reason_has_time_of_its_own(monkeypatch, wish, longest)
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, **_: armed.append(seconds))
     workshop.run_test({"run": 1} | wish, item, said.append)
     assert [news["event"] for news in said] == ["begun", "failing", "skipped"] and armed == [longest]
+
+
+def test_code_that_is_about_to_end_is_not_given_up(monkeypatch):
+    """A diagnosis may have hardly any time left, and its process is not to be ended for that."""
+    given_up = []
+    monkeypatch.setattr(limits, "give_up", lambda: given_up.append(True))
+
+    def runs_on(depth: int) -> None:
+        try:
+            while not depth:
+                pass
+            runs_on(depth - 1)
+        finally:
+            sum(range(50_000))  # some time, at each of many steps on the way out
+
+    with pytest.raises(limits.Stuck), limits.limited(0.001):
+        runs_on(20)
+    assert not given_up
 
 
 def test_watching(folder, environment):

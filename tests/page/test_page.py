@@ -24,9 +24,11 @@ from course.draw.checkpoint import TINY, build, open_checkpoint
 from course.draw.pictures import read_settings
 from course.page import build as building
 from course.page import export, runtime, serve
+from course.studio.parts import parts
 from solutions.stage05_vae import images_to_tensor, tensor_to_images
 from solutions.stage08_scheduler import NoiseSchedule
 from solutions.stage09_sampler import Sampling, image_to_image, inpaint, text_to_image
+from tests.alternatives import alternatives
 from tests.page.browser import Browser, find_browser
 from tests.page.node import NEEDS_NODE, node
 
@@ -186,6 +188,48 @@ class Frozen(nn.Module):
     def forward(self, x):
         self.calls += 1
         return x * self.calls
+
+
+def unet_of(overrides: dict[int, str]) -> tuple[export.Network, nn.Module]:
+    """The U-Net of a page whose stages are these texts, and the same one without dials."""
+    blocks = for_generating("solutions", fused=True, overrides=overrides)
+    opened = open_checkpoint()
+    model = build(blocks, opened)
+    return export.networks(blocks, model, opened.config)["unet"], model.unet
+
+
+OTHERS = {name: (number, text) for name, (number, text) in alternatives().items() if number in (2, 3, 7)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_dials_reach_every_part_however_it_is_written(name):
+    network, plain = unet_of(dict([OTHERS[name]]))
+    *inputs, switches = network.inputs.values()
+    noise, attention = network.module(*inputs, switches)
+    torch.testing.assert_close(noise, plain(*inputs), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attention.sum(0), torch.ones(16, 16))
+    assert [part for part, _ in network.module.parts] == list(parts(plain, TINY_SIZES.unet.channels))[: len(switches)]
+    for place, (part, _) in enumerate(network.module.parts):
+        off = switches.clone()
+        off[place] = 0.0
+        assert not torch.allclose(network.module(*inputs, off)[0], noise, atol=1e-3), f"{part} is not switched off"
+
+
+@torch.no_grad()
+def test_a_part_that_is_not_called_as_a_module_has_no_dial():
+    number, text = OTHERS["stage07_unet/widths_first"]
+    call = "self.mid(x, embedding, context)"
+    assert call in text
+    network, _ = unet_of({number: text.replace(call, "self.mid.residual1.forward(x, embedding)")})
+    names = [part for part, _ in network.module.parts]
+    assert [part for part in names if part.startswith("middle")] == []
+    assert len(network.inputs["switches"]) == len(names) > 10
+
+
+def test_other_ways_to_write_the_stages_are_recorded():
+    texts = ("stage02_residual/functional", "stage03_attention/einsum", "stage07_unet/stack_of_skips")
+    export.record(unet_of(dict(OTHERS[name] for name in texts))[0])
 
 
 def test_what_cannot_be_recorded_is_noticed():
