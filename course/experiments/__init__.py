@@ -16,7 +16,7 @@ from typing import Any
 from course.core.assemble import for_generating
 from course.core.messages import Refusal
 from course.core.options import Options, like, option
-from course.core.stages import ROOT, short_path
+from course.core.stages import ENCORE, ROOT, short_path
 from course.core.writing import check_writable
 from course.draw.blame import explain
 from course.draw.settings import Settings
@@ -39,6 +39,7 @@ EXPERIMENTS = {
     "strength": 9,
     "latents": 9,
     "ema": 10,
+    "motion": 13,
 }
 
 
@@ -67,7 +68,9 @@ def experiment(options: ExperimentOptions) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     blocks = None
     try:
-        blocks = for_generating(options.blocks, fused=True).load()
+        names = EXPERIMENTS if options.name == "all" else [options.name]
+        encore = [stage.number for stage in ENCORE if stage.number in {EXPERIMENTS[name] for name in names}]
+        blocks = for_generating(options.blocks, fused=True, encore=encore).load()
         carry_out(blocks, options)
         return 0
     except (Exception, SystemExit, GeneratorExit) as error:
@@ -105,7 +108,13 @@ def carry_out(blocks: Any, options: ExperimentOptions) -> None:
         guess = None if everything else ask(found.QUESTION)
         print(f"{name}: {found.TITLE}", flush=True)
         started = time.perf_counter()
-        result = found.run(lab)
+        try:
+            result = found.run(lab)
+        except Refusal as missing:  # a file that does not come with every checkpoint
+            if not everything:
+                raise
+            print(f"{missing}\n", flush=True)
+            continue
         if everything or options.gallery:
             path = gallery.write_entry(lab, name, found, result, folder)
         else:

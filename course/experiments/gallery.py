@@ -13,7 +13,7 @@ import numpy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from course.core.stages import PIPELINE, ROOT, short_path
+from course.core.stages import ROOT, STAGES, short_path
 from course.core.writing import whole_file
 from course.experiments.lab import Lab, Result
 from course.studio.page import Page, write
@@ -109,9 +109,11 @@ def page_text(folder: Path) -> str:
         "`make experiment NAME=...`, which uses your own blocks where they are finished. `make experiment NAME=all`",
         "makes this page anew. Each experiment is a short file in [course/experiments/](../course/experiments/).",
     ]
-    for stage in PIPELINE:
-        lines += ["", f"## Stage {stage.number}: {stage.name}"]
+    for stage in STAGES:
         names = [name for name, number in EXPERIMENTS.items() if number == stage.number]
+        if stage.encore and not any((folder / f"{name}.webp").is_file() for name in names):
+            continue
+        lines += ["", f"## Stage {stage.number}: {stage.name}"]
         if not names:
             lines += ["", f"![what stage {stage.number} shows](stages/{stage.module}.png)"]
             lines += ["", f"<sub>`make show STAGE={stage.number}`</sub>"]

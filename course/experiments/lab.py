@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from course.core.stages import PIPELINE
+from course.core.stages import STAGES
 from course.draw.checkpoint import TINY
 from course.scenes.captions import plain_prompt
 from course.scenes.examples import draw_example
@@ -115,8 +115,9 @@ class Lab(Studio):
     @property
     def whose(self) -> str:
         """Whose blocks a result was made with, in one sentence."""
-        yours = [stage for stage in PIPELINE if self.blocks.origin[stage.number] == "exercises"]
-        if len(yours) == len(PIPELINE):
+        loaded = [stage for stage in STAGES if stage.number in self.blocks.origin]
+        yours = [stage for stage in loaded if self.blocks.origin[stage.number] == "exercises"]
+        if len(yours) == len(loaded):
             return "All blocks are yours."
         if not yours:
             return "All blocks are the reference."

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 
 import numpy
 import pytest
@@ -64,6 +65,15 @@ def test_every_experiment_draws_and_says_what_it_measured(run, name, tmp_path):
     assert asked.startswith(module(name).QUESTION.text)
     assert any(f"Answer: {choice}." in asked for choice in module(name).QUESTION.choices)
     assert gallery.film_of(path).is_file() == (name == "latents")
+
+
+def test_without_motion_modules_one_sentence_says_what_to_do(run, checkpoint, tmp_path):
+    folder = tmp_path / "without"
+    shutil.copytree(checkpoint.parent, folder)
+    (folder / "motion.safetensors").unlink()
+    code, _, errors = run("--name=motion", f"--checkpoint={folder}")
+    assert code == 2 and "motion.safetensors" in errors and "make train PART=motion" in errors
+    assert len(errors.splitlines()) == 1 and not (tmp_path / "docs").exists()
 
 
 def test_every_experiment_has_a_title_that_asks_and_three_or_four_choices():

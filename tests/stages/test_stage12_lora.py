@@ -663,9 +663,13 @@ FIRST = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
          ["mid.transformer.block.self_attention.to_q", "20"]),
         ({f"{FIRST}.lora_A.weight": rand(2, 12), f"{FIRST}.lora_B.weight": rand(12, 3)},
          ["mid.transformer.block.self_attention.to_q", "3"]),
+        ({f"{FIRST}.lora_A.weight": rand(2, 7), f"{FIRST}.lora_B.weight": rand(12, 2)},
+         ["mid.transformer.block.self_attention.to_q", "7"]),
+        ({f"{FIRST}.lora_A.weight": rand(2, 12), f"{FIRST}.lora_B.weight": rand(7, 2)},
+         ["mid.transformer.block.self_attention.to_q", "7"]),
     ],
     ids=["CompVis' names", "SDXL's second text encoder", "SDXL's second block", "DoRA", "LoHa", "no up", "no down",
-         "another width", "another height", "two ranks"],
+         "another width", "another height", "two ranks", "narrower", "lower"],
 )
 def test_what_does_not_fit_is_refused(stage, ours, change, said):
     def run(module):
