@@ -11,7 +11,7 @@ from course.studio.page import Page, grid_figure, new_figure
 from course.studio.studio import Studio
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
-ADAPTER = TINY.with_name("lora.safetensors")
+ADAPTER = TINY.with_name("snowman.safetensors")
 ADAPTER_PROMPT = "a red snowman in the snow by day"
 STRENGTHS = (-0.5, 0.0, 0.5, 1.0, 1.5)
 
