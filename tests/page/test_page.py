@@ -414,6 +414,22 @@ def test_a_word_shows_where_it_looks(tab):
     tab.run("document.activeElement.blur()")
     assert farthest(pixels(tab, "guess"), plain) == 0
 
+    # In the first step, where the latents are the noise: of all tokens, the bright places are those of this one.
+    turn(tab, "#moment", 0)
+    tab.run("document.querySelectorAll('#tokens button')[5].focus()")
+    red = pixels(tab, "guess")[..., 0]
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(ORDER["seed"]))
+    blocks = for_generating("solutions")
+    unet = export.UNetWithDials(model().unet, blocks[3].scaled_dot_product_attention, TINY_SIZES)
+    timesteps = torch.tensor([model().schedule.inference_timesteps(ORDER["steps"])[0]])
+    context = blocks[9].encode_prompts(model(), [ORDER["prompt"]])
+    with torch.no_grad():
+        attention = unet(noise, timesteps, context, torch.ones(len(unet.parts)))[1]
+    enlarged = nn.functional.interpolate(attention[None], size=(128, 128), mode="bilinear")[0].numpy()
+    likeness = [numpy.corrcoef(one.flatten(), red.flatten())[0, 1] for one in enlarged]
+    assert int(numpy.argmax(likeness)) == 6, "the begin mark is token 0, so the sixth word is token 6"
+    tab.run("document.activeElement.blur()")
+
 
 @NEEDS_BROWSER
 def test_another_prompt_from_a_step_on(tab):
