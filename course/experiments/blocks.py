@@ -37,9 +37,9 @@ Found = tuple[float, Tensor, float]  # (error of the predicted noise, pictures, 
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    images, captions = lab.examples(FAR, lab.pick(20, 2))
+    images, captions = lab.examples(FAR, lab.pick(40, 2))
     clean, context = lab.encoded(images), lab.blocks[9].encode_prompts(lab.model, captions)
-    scenes = lab.scenes_to_draw(lab.pick(4, 1), seed=17)
+    scenes = lab.scenes_to_draw(lab.pick(16, 1), seed=17)
     switches = parts(lab.model.unet, lab.opened.config.unet.channels)
     times = milliseconds(lab, switches, clean, context)
     everything = measured(lab, clean, context, scenes)

@@ -32,7 +32,7 @@ def run(lab: Lab) -> Result:
     count = lab.pick(32, 2)
     images, captions = lab.examples(FAR, count)
     clean, context = lab.encoded(images), lab.blocks[9].encode_prompts(lab.model, captions)
-    scenes = lab.scenes_to_draw(lab.pick(6, 2), seed=13)
+    scenes = lab.scenes_to_draw(lab.pick(16, 2), seed=13)
     errors, drawn = {}, {}
     try:
         for w in lab.pick(PLACES, (0.0, 1.0)):

@@ -23,7 +23,7 @@ SCALES = (0.0, 1.0, 2.0, 4.0, 7.5, 15.0)
 
 @torch.no_grad()
 def run(lab: Lab) -> Result:
-    scenes = lab.scenes_to_draw(lab.pick(5, 1), seed=7)
+    scenes = lab.scenes_to_draw(lab.pick(12, 1), seed=7)
     seeds = lab.pick(3, 2)
     wanted = [scene for scene in scenes for _ in range(seeds)]
     prompts = lab.prompts(wanted)

@@ -108,7 +108,7 @@ def not_squared(lab: Lab) -> Any:
 
 def jumping(lab: Lab) -> dict[str, tuple[Tensor, float]]:
     """For each way of jumping: pictures, and the share of them that show what they should."""
-    scenes = lab.scenes_to_draw(lab.pick(6, 2), seed=3)
+    scenes = lab.scenes_to_draw(lab.pick(24, 2), seed=3)
     context, none = (lab.blocks[9].encode_prompts(lab.model, p) for p in (lab.prompts(scenes), [""] * len(scenes)))
     ways = {}
     for wrong in (False, True):

@@ -76,7 +76,7 @@ def own_negative(lab: Lab) -> float:
 def thirds(lab: Lab) -> tuple[str, dict[str, tuple[Tensor, float]]]:
     """The time of day that pictures show the most often if the prompt does not say it; and for each use of a negative
     prompt that names it: pictures, and the share of them that show it."""
-    prompts = [f"a red {thing} in a green meadow" for thing in THINGS[: lab.pick(6, 2)] for _ in range(2)]
+    prompts = [f"a red {thing} in a green meadow" for thing in THINGS[: lab.pick(6, 2)] for _ in range(lab.pick(6, 2))]
     count = lab.pick(12, 3)
     third = count // 3
     images = walk(lab, prompts, "", range(0), count)

@@ -20,7 +20,7 @@ from course.core.writing import whole_file
 from course.experiments.lab import Lab
 
 FILE = Path(__file__).with_name("small_unets.json")
-PICTURES, CHECKED, BATCH, STEPS, EVERY, RATE = 512, 32, 16, 160, 10, 2e-3
+PICTURES, CHECKED, BATCH, STEPS, EVERY, RATE = 3000, 64, 16, 1200, 50, 2e-3
 WIDTHS = {"concatenated": (20, 32, 48), "deeper": (16, 20, 32), "no middle": (20, 32, 48), "added skips": (20, 32, 48)}
 
 

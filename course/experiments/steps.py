@@ -27,8 +27,8 @@ MOST_JUDGED = 20
 def run(lab: Lab) -> Result:
     samplers = lab.blocks[9].SAMPLERS
     counts = lab.pick(COUNTS, COUNTS[:3])
-    scenes = lab.scenes_to_draw(lab.pick(4, 2), seed=5)
-    compared = 1
+    scenes = lab.scenes_to_draw(lab.pick(20, 2), seed=5)
+    compared = lab.pick(4, 1)
     prompts = lab.prompts(scenes)
     limit = lab.draw(prompts[:compared], seed=40, steps=lab.pick(500, 4)).cpu().clamp(-1, 1)
 

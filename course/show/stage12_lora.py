@@ -5,13 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course.draw.checkpoint import TINY
+from course.core.messages import Refusal
+from course.core.stages import short_path
 from course.draw.lora import read_file
 from course.studio.page import Page, grid_figure, new_figure
 from course.studio.studio import Studio
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
-ADAPTER = TINY.with_name("lora.safetensors")
+ADAPTER = "snowman.safetensors"  # beside the model
 ADAPTER_PROMPT = "a red snowman in the snow by day"
 STRENGTHS = (-0.5, 0.0, 0.5, 1.0, 1.5)
 
@@ -64,10 +65,13 @@ def ranks(studio: Studio) -> Page:
 def strengths(studio: Studio) -> Page:
     """The same noise with the adapter that comes with the course, at several strengths."""
     stage = studio.blocks[12]
+    path = studio.opened.path.with_name(ADAPTER)
+    if not path.is_file():
+        raise Refusal(f"{short_path(path)} is missing: only the model that comes with the course has such a LoRA file.")
     rows: list[list[Any]] = [[], []]
     for strength in STRENGTHS:
         model = studio.build(ema=True)
-        updates = stage.read_lora(read_file(ADAPTER), model.unet, model.text_encoder)
+        updates = stage.read_lora(read_file(path), model.unet, model.text_encoder)
         stage.apply_lora(model.unet, model.text_encoder, updates, strength)
         for row, prompt in zip(rows, (ADAPTER_PROMPT, "a red house in a green meadow at night")):
             row += studio.arrays(studio.draw(prompt, seed=2, model=model))
@@ -80,4 +84,4 @@ def strengths(studio: Studio) -> Page:
 
 
 PICTURES = (ranks,)
-MORE = (strengths,) if ADAPTER.is_file() else ()
+MORE = (strengths,)

@@ -251,7 +251,7 @@ def write_model(
 
 def exported_files(folder: Path) -> list[Path]:
     """What an export consists of, apart from the list of hashes."""
-    models = ("model.safetensors", "motion.safetensors", "picture_encoder.safetensors")
+    models = ("model.safetensors", "motion.safetensors", "snowman.safetensors", "picture_encoder.safetensors")
     names = (*models, "config.json", "vocab.json", "merges.txt")
     top = [folder / name for name in names if (folder / name).exists()]
     return top + sorted(path for path in (folder / "diffusers").rglob("*") if path.is_file())

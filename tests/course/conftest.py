@@ -8,11 +8,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
-    """The shipped checkpoint's layout at small widths, with motion modules, for pictures of 32 x 32 pixels."""
+    """The shipped layout at small widths, with motion modules and a LoRA file, for pictures of 32 x 32 pixels."""
     from course.core.config import CLIPConfig, UNetConfig, VAEConfig, tiny_config
     from course.training.export import write_untrained
     from solutions.stage13_motion import MotionConfig
-    from tests.course.modules import write_modules
+    from tests.course.modules import write_lora, write_modules
 
     config = dataclasses.replace(
         tiny_config(),
@@ -27,4 +27,5 @@ def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     write_untrained(config, folder)
     write_modules(folder / "motion.safetensors", config, MotionConfig(num_heads=2, middle=False))
+    write_lora(folder / "snowman.safetensors", config)
     return folder / "model.safetensors"

@@ -1,4 +1,4 @@
-"""Motion modules with random weights, for tests of what draws films."""
+"""Files of random weights that belong to a model: motion modules, a LoRA."""
 
 from pathlib import Path
 
@@ -8,7 +8,9 @@ from safetensors.torch import save_file
 from course.core.config import ModelConfig
 from course.training.export import diffusers_motion
 from course.training.motion import modules_of
+from solutions.stage06_clip import CLIPTextEncoder
 from solutions.stage07_unet import UNet
+from solutions.stage12_lora import attention_layers, lora_state_dict, put_in
 from solutions.stage13_motion import MotionConfig, MotionUNet
 
 
@@ -19,3 +21,16 @@ def write_modules(path: Path, config: ModelConfig, sizes: MotionConfig) -> Path:
     tensors = {name: weight.contiguous() for name, weight in diffusers_motion(weights, sizes).items()}
     save_file(tensors, path, {"num_heads": str(sizes.num_heads)})
     return path
+
+
+def write_lora(path: Path, config: ModelConfig) -> None:
+    """A LoRA file of random numbers, for the attention of a model of these sizes."""
+    model = UNet(config.unet), CLIPTextEncoder(config.clip)
+    for part in model:
+        put_in(part, attention_layers(part), rank=2)
+    generator = torch.Generator().manual_seed(0)
+    tensors = lora_state_dict(*model)
+    for name, tensor in tensors.items():
+        if not name.endswith(".alpha"):
+            tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
+    save_file(tensors, path)

@@ -127,6 +127,18 @@ def test_picture_of_diffusers_with_the_same_file(draw, layers, tmp_path, way, wh
     assert np.abs(ours - theirs).max() <= 1
 
 
+def test_the_shipped_file_draws_what_diffusers_draws_with_it(draw):
+    pytest.importorskip("peft")
+    path = ckpt.TINY.with_name("snowman.safetensors")
+    assert path.stat().st_size < 400_000
+    code, _, errors = draw(f"--lora={path}", f"--prompt={PROMPT}")
+    assert code == 0, errors
+    draw(f"--prompt={PROMPT}", "--out=without.png")
+    ours, theirs, before = pixels("out.png"), picture_of_diffusers({path: 1.0}), pixels("without.png")
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.abs(ours - before).max() > 20
+
+
 def test_several_files_like_diffusers(draw, layers, tmp_path):
     pytest.importorskip("peft")
     first = write_lora(tmp_path / "one.safetensors", layers, "kohya", ATTENTION, seed=1)

@@ -101,6 +101,15 @@ def test_pictures_that_need_a_missing_file_say_so(run, checkpoint, tmp_path):
         assert f"No picture {name}: FRAMES needs motion modules" in output and "make train PART=motion" in output
 
 
+def test_the_picture_of_a_lora_needs_its_file(run, checkpoint, tmp_path):
+    folder = tmp_path / "without"
+    shutil.copytree(checkpoint.parent, folder)
+    (folder / "snowman.safetensors").unlink()
+    code, output, errors = run("--stage=12", "--all", f"--checkpoint={folder}")
+    assert code == 0 and not errors and [path.name for path in tmp_path.glob("*.png")] == ["picture.png"]
+    assert "No picture strengths: " in output and "snowman.safetensors is missing" in output
+
+
 def test_pictures_of_an_untrained_checkpoint_say_so(run, tmp_path):
     _, output, _ = run("--stage=5")
     assert "untrained" in words_in(tmp_path / "picture.png") and "untrained" in output
