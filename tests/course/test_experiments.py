@@ -19,6 +19,7 @@ from course.experiments.decided import crossing
 from course.experiments.lab import Lab
 from course.experiments.latents import on_the_circle
 from course.studio import question
+from course.studio.parts import parts
 from course.studio.question import Question
 
 pytestmark = pytest.mark.limit(60)
@@ -181,7 +182,7 @@ def test_different_pairs_have_nothing_in_common(lab):
 
 def test_a_part_that_is_switched_off_adds_nothing_and_comes_back(lab):
     blocks = module("blocks")
-    switches = blocks.parts(lab)
+    switches = parts(lab.model.unet, lab.opened.config.unet.channels)
     x, t, context = lab.noise(), torch.tensor([500]), lab.context("")
     with torch.no_grad():
         before = lab.model.unet(x, t, context)
