@@ -577,14 +577,14 @@ def optimizer_of(model):
     return torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
 
 
-def steps(step, count=1, make_optimizer=optimizer_of, loss=loss_of, stale=False, **options):
+def steps(step, count=1, make_optimizer=optimizer_of, loss=loss_of, stale=False, averaged=False, **options):
     """What a few steps give: the weights, those of the average, and the losses."""
     average, model = two_models()
     optimizer = make_optimizer(model)
     if stale:
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
-    if "decay" in options:
+    if averaged or "decay" in options:
         options["average"] = average
     losses = [step(model, optimizer, loss, **options) for _ in range(count)]
     return {
@@ -685,6 +685,13 @@ def test_the_average_gets_the_new_weights(stage):
     check_steps(
         stage, "with average=average, decay=0.75", decay=0.75,
         hint="update_average comes after optimizer.step(), with the decay that is given.",
+    )
+
+
+@stepping
+def test_without_a_decay_the_average_becomes_the_model(stage):
+    check_steps(
+        stage, "with average=average and no decay", averaged=True, hint="the signature says which decay that is: 0.0.",
     )
 
 
