@@ -1,5 +1,6 @@
 """Stage 13 against diffusers' AnimateDiffTransformer3D, UNetMotionModel and AnimateDiffPipeline."""
 
+import dataclasses
 import functools
 import math
 from types import SimpleNamespace
@@ -531,6 +532,8 @@ def test_a_film_without_training_is_its_pictures(stage, blocks):
 
 @film
 def test_a_film_is_reported_step_by_step(stage, blocks):
+    film_parts()  # whose random weights are drawn when it is first called
+
     def run(module):
         seen = []
         model = blocks[9].StableDiffusion(**our_film_parts(module, blocks))
@@ -544,6 +547,28 @@ def test_a_film_is_reported_step_by_step(stage, blocks):
         stage, run, [(0, 2), (1, 2), "MotionUNet"],
         "the (index, count) of the steps that on_step gets, and the kind of model.unet afterwards",
         hint="hand on_step to finish; the caller's model stays as it is.",
+    )
+
+
+@film
+def test_films_keep_no_gradients(stage, blocks):
+    noise, _ = film_noise(1), film_parts()  # whose random weights are drawn when it is first called
+
+    def run(module):
+        model = blocks[9].StableDiffusion(**our_film_parts(module, blocks))
+        return module.text_to_video(model, PROMPTS[:1], [""], noise, blocks[9].Sampling(2)).requires_grad
+
+    check(
+        stage, run, False, "requires_grad of the result of text_to_video",
+        hint="drawing runs under torch.no_grad(): it needs far less memory.",
+    )
+
+
+@unet
+def test_sizes_of_the_published_modules(stage):
+    check(
+        stage, lambda module: dataclasses.astuple(module.MotionConfig()), (8, 32, True),
+        "the defaults of MotionConfig: heads, the longest film, whether there is a module in the middle",
     )
 
 
