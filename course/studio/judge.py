@@ -17,14 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from course.core.weights import fill
-from course.core.writing import whole_file
 from course.scenes.objects import UNKNOWN
 from course.scenes.scenes import COLOURS, GROUNDS, OBJECTS, TIMES, Scene, draw_scene, sample_scene
+from course.studio.learning import kept, learned, spoiled
 
 ATTRIBUTES = {"object": OBJECTS, "colour": COLOURS, "ground": GROUNDS, "time": TIMES}
 SIZE = 64  # pixels; larger pictures are made smaller
@@ -167,30 +165,12 @@ def fit(
     judge: Judge, images: Tensor, labels: dict[str, Tensor], rng: random.Random, seed: int, epochs: int, batch: int
 ) -> Judge:
     """Trains a judge on pictures and what they show."""
-    pictures = len(images)
-    steps = epochs * (pictures // batch)
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
-    generator = torch.Generator().manual_seed(seed)
-    bar = tqdm(total=steps, desc="training the judge")
-    for _ in range(epochs):
-        for chosen in torch.randperm(pictures, generator=generator).split(batch)[: pictures // batch]:
-            some = images[chosen]
-            if rng.random() < 0.5:
-                smaller = rng.choice((24, 32, 48)) / SIZE
-                small = F.interpolate(some, [int(side * smaller) for side in some.shape[2:]], mode="area")
-                some = F.interpolate(small, some.shape[2:], mode="bilinear")
-            some = some + 0.05 * torch.randn(some.shape, generator=generator)
-            losses = [F.cross_entropy(scores, labels[name][chosen]) for name, scores in judge(some).items()]
-            loss = torch.stack(losses).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            bar.update()
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    bar.close()
-    return judge.eval()
+
+    def loss_of(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        scores = judge(spoiled(images[chosen], rng, (24, 32, 48), 0.05, generator))
+        return torch.stack([F.cross_entropy(scores[name], labels[name][chosen]) for name in scores]).sum()
+
+    return learned(judge, len(images), loss_of, seed, epochs, batch, 2e-3, "the judge")
 
 
 def load_new_judge(path: Path) -> Judge:
@@ -210,11 +190,4 @@ def load_film_judge(path: Path) -> Judge:
 
 def load_judge(path: Path, judge: Judge | None = None, train: Callable[[], Judge] = train_judge) -> Judge:
     """The judge in a file; it is trained now, and kept there, if there is none."""
-    judge = (judge or Judge()).eval()
-    if path.is_file():
-        fill(judge, path, "delete it, and it is trained anew")
-        return judge
-    trained = train()
-    with whole_file(path) as temporary:
-        save_file({name: tensor.half() for name, tensor in trained.state_dict().items()}, temporary)
-    return load_judge(path, judge, train)
+    return kept(path, judge or Judge(), train)

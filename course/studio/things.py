@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from course.core.weights import fill
-from course.core.writing import whole_file
 from course.scenes.scenes import OBJECTS, Scene, Thing, draw_matte, draw_scene
 from course.studio.judge import as_tensor, sample_single
+from course.studio.learning import kept, learned, spoiled
 
 SIZE = 64  # pixels; larger pictures are made smaller
 SIDE = SIZE // 2  # of a mask
@@ -136,40 +134,21 @@ def train_thing_finder(seed: int = 0, pictures: int = 4800, epochs: int = 8, bat
     images, masks, facing = as_tensor(drawn), torch.from_numpy(np.stack(mattes)), torch.tensor(sides)
     torch.manual_seed(seed)
     finder = ThingFinder()
-    steps = epochs * (pictures // batch)
-    optimizer = torch.optim.AdamW(finder.parameters(), lr=4e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
-    generator = torch.Generator().manual_seed(seed)
-    with tqdm(total=steps, desc="training the finder") as bar:
-        for _ in range(epochs):
-            for chosen in torch.randperm(pictures, generator=generator).split(batch)[: pictures // batch]:
-                some, wanted, side = images[chosen], masks[chosen], facing[chosen]
-                if rng.random() < 0.5:
-                    some, wanted, side = some.flip(3), wanted.flip(2), -side
-                if rng.random() < 0.5:
-                    some = F.interpolate(F.interpolate(some, rng.choice((32, 48)), mode="area"), SIZE, mode="bilinear")
-                some = some + 0.03 * torch.randn(some.shape, generator=generator)
-                marks = finder(some)
-                loss = F.binary_cross_entropy_with_logits(marks[:, 0], wanted)
-                with_front = wanted * side.abs()[:, None, None]
-                right = (side > 0).float()[:, None, None].expand_as(wanted)
-                errors = F.binary_cross_entropy_with_logits(marks[:, 1], right, weight=with_front, reduction="sum")
-                loss = loss + 0.3 * errors / with_front.sum().clamp(min=1.0)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                bar.update()
-                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return finder.eval()
+
+    def loss_of(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        some, wanted, side = images[chosen], masks[chosen], facing[chosen]
+        if rng.random() < 0.5:
+            some, wanted, side = some.flip(3), wanted.flip(2), -side
+        marks = finder(spoiled(some, rng, (32, 48), 0.03, generator))
+        with_front = wanted * side.abs()[:, None, None]
+        right = (side > 0).float()[:, None, None].expand_as(wanted)
+        errors = F.binary_cross_entropy_with_logits(marks[:, 1], right, weight=with_front, reduction="sum")
+        loss = F.binary_cross_entropy_with_logits(marks[:, 0], wanted)
+        return loss + 0.3 * errors / with_front.sum().clamp(min=1.0)
+
+    return learned(finder, pictures, loss_of, seed, epochs, batch, 4e-3, "the finder")
 
 
 def load_thing_finder(path: Path) -> ThingFinder:
     """The finder in a file; it is trained now, and kept there, if there is none."""
-    if not path.is_file():
-        trained = train_thing_finder()
-        with whole_file(path) as temporary:
-            save_file({name: tensor.half() for name, tensor in trained.state_dict().items()}, temporary)
-    finder = ThingFinder().eval()
-    fill(finder, path, "delete it, and it is trained anew")
-    return finder
+    return kept(path, ThingFinder(), train_thing_finder)

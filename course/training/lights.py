@@ -11,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from course.core.weights import fill
-from course.core.writing import whole_file
 from course.scenes.scenes import Scene, draw_scene, sample_scene
 from course.studio.judge import as_tensor
+from course.studio.learning import kept, learned, spoiled
 
 SIZE = 64  # pixels; larger pictures are made smaller
 SMALLEST = 12  # pixels; a light in full view has about 60
@@ -78,33 +76,14 @@ def train_light_finder(seed: int = 0, pictures: int = 800, epochs: int = 4, batc
     images, masks = as_tensor([picture for picture, _ in drawn]), torch.tensor(np.stack([mask for _, mask in drawn]))
     torch.manual_seed(seed)
     finder = LightFinder()
-    steps = epochs * (pictures // batch)
-    optimizer = torch.optim.AdamW(finder.parameters(), lr=1e-2, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
-    generator = torch.Generator().manual_seed(seed)
-    with tqdm(total=steps, desc="training the finder") as bar:
-        for _ in range(epochs):
-            for chosen in torch.randperm(pictures, generator=generator).split(batch)[: pictures // batch]:
-                some = images[chosen]
-                if rng.random() < 0.5:
-                    some = F.interpolate(F.interpolate(some, rng.choice((32, 48)), mode="area"), SIZE, mode="bilinear")
-                some = some + 0.03 * torch.randn(some.shape, generator=generator)
-                loss = F.binary_cross_entropy_with_logits(finder(some), masks[chosen].float())
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                bar.update()
-                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return finder.eval()
+
+    def loss_of(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        marks = finder(spoiled(images[chosen], rng, (32, 48), 0.03, generator))
+        return F.binary_cross_entropy_with_logits(marks, masks[chosen].float())
+
+    return learned(finder, pictures, loss_of, seed, epochs, batch, 1e-2, "the finder")
 
 
 def load_light_finder(path: Path) -> LightFinder:
     """The finder in a file; it is trained now, and kept there, if there is none."""
-    if not path.is_file():
-        trained = train_light_finder()
-        with whole_file(path) as temporary:
-            save_file({name: tensor.half() for name, tensor in trained.state_dict().items()}, temporary)
-    finder = LightFinder().eval()
-    fill(finder, path, "delete it, and it is trained anew")
-    return finder
+    return kept(path, LightFinder(), train_light_finder)
