@@ -21,7 +21,7 @@ from torch import Tensor
 from course.experiments import small_unets
 from course.experiments.lab import Lab, Result
 from course.studio.page import grid, new_figure, side_by_side
-from course.studio.parts import Part, parts
+from course.studio.parts import Part, parts, without_correction
 from course.studio.question import Question
 from course.studio.studio import cutting, hooked
 
@@ -88,9 +88,8 @@ def switched_off(part: Part) -> Iterator[None]:
         for kind, module, channels in part:
             if kind == "skip":
                 handle = module.register_forward_pre_hook(cutting(channels))
-            else:  # its last layer gives the correction that is added to the input
-                last = module.conv2 if kind == "residual" else module.proj_out
-                handle = last.register_forward_hook(lambda _, inputs, output: torch.zeros_like(output))
+            else:
+                handle = module.register_forward_hook(without_correction, with_kwargs=True)
             stack.enter_context(hooked(handle))
         yield
 

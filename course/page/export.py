@@ -22,7 +22,7 @@ from course.core.config import ModelConfig
 from course.core.messages import first_line
 from course.core.writing import whole_file
 from course.draw.engine import another
-from course.studio.parts import parts
+from course.studio.parts import parts, without_correction
 from course.studio.studio import hooked
 
 STAGES_OF = {  # which stages a network is made of
@@ -113,8 +113,7 @@ class UNetWithDials(nn.Module):
 
         def switch(place: int) -> Callable[..., Any]:
             def after(module: Any, inputs: tuple, named: dict, output: Tensor) -> Tensor:
-                x = inputs[0] if inputs else named["x"]
-                kept = x if x.shape == output.shape else module.shortcut(x)
+                kept = without_correction(module, inputs, named, output)
                 note(place)
                 return kept + switches[place] * (output - kept)
 

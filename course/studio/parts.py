@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor, nn
+
 Part = list[tuple[str, Any, int]]  # (kind, module, channels in front of a skip)
 
 
@@ -41,3 +43,14 @@ def parts(unet: Any, widths: tuple[int, ...]) -> dict[str, Part]:
         names = [name for name in found if name.startswith(both) and "skip" not in name]
         found[f"all of level {level}"] = [piece for name in names for piece in found[name]]
     return found
+
+
+def without_correction(
+    module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+) -> Tensor:
+    """A hook, behind a residual block or a transformer: what it hands on if its correction is left out.
+
+    That is its input, or the shortcut's convolution of it. It does not matter how the block computes its correction.
+    """
+    x = inputs[0] if inputs else named["x"]
+    return x if x.shape == output.shape else module.shortcut(x)  # pyrefly: ignore

@@ -198,6 +198,15 @@ def test_a_part_that_is_switched_off_adds_nothing_and_comes_back(lab):
         assert torch.equal(residual(wide, lab.model.unet.time_embedding(t)), wide)
 
 
+def test_a_part_is_switched_off_however_it_is_written(lab, monkeypatch):
+    blocks, residual = module("blocks"), lab.model.unet.mid.residual1
+    monkeypatch.setattr(type(residual), "forward", lambda self, x, time_embedding: x + 1.0)
+    wide = torch.randn(1, 16, 4, 4)
+    with blocks.switched_off([("residual", residual, 0)]):
+        assert torch.equal(residual(wide, None), wide) and torch.equal(residual(x=wide, time_embedding=None), wide)
+    assert torch.equal(residual(wide, None), wide + 1.0)
+
+
 # --- the small U-Nets ------------------------------------------------------------------------------------------------
 
 
