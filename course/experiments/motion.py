@@ -78,8 +78,9 @@ def run(lab: Lab) -> Result:
     text = (
         f"In {len(scenes)} films of {FRAMES} frames, what rises goes {at[1.0][0][RISES]:.0%} of the illustrator's way, "
         f"and what has a front {at[1.0][0][FRONT]:.0%}: what goes backwards counts as less than 0. The background "
-        f"changes from frame to frame {at[1.0][1] / calm:.1f} times as much as in his films, sent through the VAE, "
-        f"without the modules {at[low][1] / calm:.1f} times, and at strength {high:g} {at[high][1] / calm:.1f} times. "
+        f"changes from frame to frame {at[1.0][1] / calm:.1f} times as much as in films of the illustrator, "
+        f"sent through the VAE, without the modules {at[low][1] / calm:.1f} times, and at strength {high:g} "
+        f"{at[high][1] / calm:.1f} times. "
         f"A judge finds all four attributes in {right[low]:.0%} of the frames without modules, in {right[1.0]:.0%} "
         f"with them, and in {right[high]:.0%} at strength {high:g}. With the frames in reverse order, what rises goes "
         f"{backwards[RISES]:.0%} of its way and what has a front {backwards[FRONT]:.0%}."
