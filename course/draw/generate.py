@@ -146,9 +146,9 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
     ckpt.choose_dtype(settings.dtype, device)  # refuses an unknown one
-    if settings.compile:
-        check_compiler(device)
     opened = ckpt.open_checkpoint(settings.checkpoint or ckpt.TINY, settings.tokenizer)
+    if settings.compile:
+        check_compiler(device, opened.tensors)
     dtype = ckpt.choose_dtype(settings.dtype, device, opened.config)
     name, why = str(dtype).removeprefix("torch."), ""
     if settings.dtype == "auto" and device.type == "cpu":

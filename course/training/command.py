@@ -119,6 +119,7 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
             options.out, options.minutes * share, options.steps, options.seed, options.learning_rate
         )
         loop.train(part, settings, accelerator, training)
+    accelerator.end_training()  # otherwise a thread that speaks to the other processes may end this one with an error
     if not accelerator.is_main_process:
         return
     if options.part in ("all", "unet"):

@@ -172,7 +172,7 @@ def test_which_rows_there_are(monkeypatch, capsys, flags, installed, wanted):
         return {"how": rows[-1], "s per picture": "1 / 2"}
 
     monkeypatch.setattr(bench, "measure", measure)
-    monkeypatch.setattr(bench, "check_compiler", lambda device: None)
+    monkeypatch.setattr(bench, "check_compiler", lambda device, tensors: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
     assert run_bench("--device=cpu", *flags) == 0
     assert rows == wanted
@@ -208,13 +208,28 @@ def test_without_a_compiler_it_says_so(monkeypatch, capsys, tmp_path):
     output = capsys.readouterr()
     assert output.err.strip() == wanted and "way: eager" in output.out and "way: compiled" not in output.out
     monkeypatch.setenv("CXX", "python3")
-    check_compiler(CPU)
+    check_compiler(CPU, open_checkpoint().tensors)
+
+
+@with_model
+def test_a_large_model_is_not_compiled_on_a_processor(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("CXX", "python3")
+    large = {"weight": torch.empty(1).expand(15_000, 15_000)}
+    check_compiler(torch.device("cuda"), large)
+    with pytest.raises(ValueError, match="COMPILE=1 does not pay for a model of this size"):
+        check_compiler(CPU, large)
+    monkeypatch.setattr("course.draw.speed.MOST_COMPILED", 1_000_000)
+    out = tmp_path / "out.png"
+    assert cli.main(["generate", "--compile=1", "--device=cpu", "--blocks=solutions", f"--out={out}"]) == 2
+    assert "draw with COMPILE=0" in capsys.readouterr().err and not out.exists()
+    with pytest.raises(ValueError, match="does not pay"):
+        run_bench("--compile=1", "--device=cpu")
 
 
 @with_model
 def test_when_compiling_fails_it_says_so(monkeypatch, capsys, tmp_path):
     """A compiler that is there and does not work."""
-    monkeypatch.setattr("course.draw.speed.check_compiler", lambda device: None)
+    monkeypatch.setattr("course.draw.speed.check_compiler", lambda device, tensors: None)
     monkeypatch.setattr("torch._inductor.config.freezing", False)
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))

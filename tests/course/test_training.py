@@ -274,6 +274,7 @@ from tests.course.test_training import ToyPart
 accelerator = loop.make_accelerator()
 assert accelerator.num_processes == 2
 loop.train(ToyPart(), loop.Settings(Path(sys.argv[1]), steps=5), accelerator)
+accelerator.end_training()
 """
 
 
