@@ -20,12 +20,13 @@ from torch import Tensor
 from course.draw.checkpoint import TINY
 from course.experiments.lab import Lab, Result
 from course.scenes.captions import plain_prompt
+from course.scenes.motion import WITH_FRONT
 from course.scenes.scenes import Scene, Thing, draw_clip
 from course.studio.judge import as_tensor, load_film_judge, truth
 from course.studio.page import grid, new_figure, stacked
 from course.studio.question import Question
 from course.studio.studio import FRAMES
-from course.studio.things import FACING, along, background_change, load_thing_finder, side_of, way
+from course.studio.things import along, background_change, load_thing_finder, side_of, way
 
 TITLE = "What do the motion modules do to a film?"
 QUESTION = Question(
@@ -65,7 +66,7 @@ def run(lab: Lab) -> Result:
         seen = [finder.find(film) for film in some]
         goes: dict[str, list[float]] = {RISES: [], FRONT: []}
         for scene, (_, centres, facing) in zip(scenes, seen):
-            kind = FRONT if scene.things[0].object in FACING else RISES
+            kind = FRONT if scene.things[0].object in WITH_FRONT else RISES
             goes[kind].append(goes_along(scene, centres, float(facing.mean())))
         changes = [background_change(film, masks) for film, (masks, *_) in zip(some, seen)]
         return {kind: float(numpy.mean(some)) for kind, some in goes.items()}, float(numpy.mean(changes))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from course.scenes.captions import caption
+from course.scenes.motion import WITH_FRONT
 from course.scenes.scenes import draw_clip, draw_scene, sample_scene
 
 CAPTIONS_EACH = 4
@@ -20,9 +21,13 @@ def draw_example(seed: int, index: int, size: int) -> tuple[np.ndarray, list[str
 
 
 def draw_film(seed: int, index: int, size: int, frames: int) -> tuple[np.ndarray, list[str]]:
-    """Draws film number `index`: ((frames, size, size, 3) uint8, captions). One thing, so large that it can move."""
+    """Draws film number `index`: ((frames, size, size, 3) uint8, captions). One thing, so large that it can move.
+
+    Two films in five show a thing with a front: that it goes where its front is takes the longest to learn.
+    """
     rng = random.Random(f"film {seed} {index}")
-    while len((scene := sample_scene(rng)).things) > 1:
+    with_front = rng.random() < 0.4
+    while len((scene := sample_scene(rng)).things) > 1 or (scene.things[0].object in WITH_FRONT) != with_front:
         pass
     scene = replace(scene, size="medium", position="centre")
     captions = [caption(scene, rng) for _ in range(CAPTIONS_EACH)]

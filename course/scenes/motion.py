@@ -7,6 +7,7 @@ ground, so the same motion can be drawn with any number of frames, and the way o
 import math
 from dataclasses import dataclass
 
+WITH_FRONT = ("car", "boat", "fish")  # things that go to the side which they face
 ON_ISLAND = 0.2  # an island is small: what drives or walks there takes this share of its usual way
 CLOUD_DRIFT = 0.10  # of the picture's width, over a clip
 SNOW_FALL = 0.45  # of the picture's height, over a clip
@@ -46,7 +47,7 @@ def pose(name: str, ground: str, moment: float) -> Pose:
         return Pose(up=0.12 * abs(wave))
     if name == "robot":
         return Pose(ahead=0.05 * wave, up=0.05 * abs(math.sin(4 * math.pi * moment)), lean=0.08 * wave)
-    return Pose(lean={"tree": 0.1, "flower": 0.16, "mushroom": 0.07}.get(name, 0.0) * wave)
+    return Pose(lean={"tree": 0.16, "flower": 0.16, "mushroom": 0.14}.get(name, 0.0) * wave)
 
 
 def flicker(moment: float) -> float:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from course.scenes.motion import WITH_FRONT
 from course.scenes.scenes import OBJECTS, Scene, Thing, draw_matte, draw_scene
 from course.studio.judge import as_tensor, sample_single
 from course.studio.learning import kept, learned, spoiled
@@ -23,7 +24,6 @@ from course.studio.learning import kept, learned, spoiled
 SIZE = 64  # pixels; larger pictures are made smaller
 SIDE = SIZE // 2  # of a mask
 AROUND = 2  # places around a thing that are not counted as background: its edge
-FACING = ("car", "boat", "fish")  # things that have a front, to which they move
 
 
 class ThingFinder(nn.Module):
@@ -94,7 +94,7 @@ def way(scene: Scene, seed: int | str, frames: int, size: int = SIZE) -> Tensor:
 
 def side_of(scene: Scene, seed: int | str) -> int:
     """To which side the thing of this picture faces: 1 right, -1 left, 0 it has no front."""
-    if scene.things[0].object not in FACING:
+    if scene.things[0].object not in WITH_FRONT:
         return 0
     first, last = way(scene, seed, frames=2)[:, 0].tolist()
     return 1 if last > first else -1
@@ -126,7 +126,7 @@ def train_thing_finder(seed: int = 0, pictures: int = 4800, epochs: int = 8, bat
     drawn, mattes, sides = [], [], []
     for i in tqdm(range(pictures), desc="drawing for the finder"):
         scene, details, moment = sample_single(rng, held_out=False), f"things {seed} {i}", rng.random()
-        name = rng.choice(FACING if i % 2 == 0 else OBJECTS)
+        name = rng.choice(WITH_FRONT if i % 2 == 0 else OBJECTS)
         scene = replace(scene, things=(Thing(name, scene.things[0].colour),), size="medium")
         drawn.append(np.asarray(draw_scene(scene, random.Random(details), SIZE, moment=moment)))
         mattes.append(draw_matte(scene, details, SIDE, moment))

@@ -29,14 +29,15 @@ from course.draw.motion import NEEDED_BY_FRAMES, motion_file, put_motion
 from course.draw.pictures import write_clip
 from course.draw.speed import speed_up
 from course.scenes.captions import plain_prompt
+from course.scenes.motion import WITH_FRONT
 from course.scenes.scenes import Scene, draw_clip
 from course.studio.judge import Judge, load_film_judge, sample_single, truth
-from course.studio.things import FACING, ThingFinder, along, background_change, load_thing_finder, side_of, way
+from course.studio.things import ThingFinder, along, background_change, load_thing_finder, side_of, way
 from course.training.evaluate import SEED, EvaluateOptions, reconstruct, to_tensor
 from course.training.motion import FRAMES
 
 STANDING = ("house", "castle")
-ONE_WAY = (*FACING, "balloon", "rocket")  # in reverse, these move wrongly; what sways or hops does not
+ONE_WAY = (*WITH_FRONT, "balloon", "rocket")  # in reverse, these move wrongly; what sways or hops does not
 LENGTH = 0.2  # by which share a way may be longer or shorter than the illustrator's
 BESIDE = 0.5  # what else it may do, as a share of the way
 WOBBLE = 0.015  # of the picture's width: what stands may seem to move so much (root mean square)

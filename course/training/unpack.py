@@ -14,6 +14,9 @@ from course.draw.checkpoint import open_checkpoint, read_tokenizer
 from course.training.loop import save_weights
 from course.training.tokenizer import write_tokenizer
 from solutions.stage10_key_remapper import remap_clip, remap_unet, remap_vae, select_ema, split_checkpoint
+from solutions.stage13_motion import remap_motion
+
+ADVICE = "get it again with the model file, or delete it"
 
 
 def unpack(path: Path, config: ModelConfig, out: Path) -> None:
@@ -22,7 +25,8 @@ def unpack(path: Path, config: ModelConfig, out: Path) -> None:
     A part that the folder already holds stays: it has been trained further since. The tokenizer comes along.
 
     Args:
-        path: the model file, or its folder; the picture encoder is taken from beside it, if it is there.
+        path: the model file, or its folder; the picture encoder and motion modules are taken from beside it, if they
+            are there.
         config: the sizes that the training wants.
         out: the run's folder.
 
@@ -41,9 +45,11 @@ def unpack(path: Path, config: ModelConfig, out: Path) -> None:
         "unet": remap_unet(parts["unet"]),
         "unet_ema": remap_unet(averaged["unet"]),
     }
-    companion = checkpoint.path.with_name("picture_encoder.safetensors")
-    if companion.is_file():
-        weights["picture_encoder"] = read_weights(companion, "get it again with the model file, or delete it")
+    beside = {name: checkpoint.path.with_name(f"{name}.safetensors") for name in ("picture_encoder", "motion")}
+    found = {name: read_weights(file, ADVICE) for name, file in beside.items() if file.is_file()}
+    if "motion" in found:
+        found["motion"] = remap_motion(found["motion"])
+    weights |= found
     for name, tensors in weights.items():
         if not (out / f"{name}.safetensors").exists():
             save_weights(out / f"{name}.safetensors", tensors)

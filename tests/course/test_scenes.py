@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from course.scenes.captions import all_words, caption, plain_prompt, swapped
-from course.scenes.motion import pose
+from course.scenes.examples import draw_film
+from course.scenes.motion import WITH_FRONT, pose
 from course.scenes.objects import PALETTE
 from course.scenes.scenes import (
     COLOURS,
@@ -143,6 +144,12 @@ def test_a_thing_moves_as_its_kind_does(name, ground):
             across, up = where[i][0] - where[0][0], where[0][1] - where[i][1]
             assert abs(across) == pytest.approx(abs(poses[i].ahead - poses[0].ahead), abs=0.03)
             assert up == pytest.approx(poses[i].up - poses[0].up, abs=0.03)
+
+
+def test_two_films_in_five_show_a_thing_with_a_front():
+    captions = [draw_film(0, index, 8, 2)[1][0] for index in range(300)]
+    with_front = [text for text in captions if any(name in text.split() for name in WITH_FRONT)]
+    assert 0.3 < len(with_front) / len(captions) < 0.5
 
 
 def test_a_car_drives_where_its_lamp_is():

@@ -496,6 +496,39 @@ def test_diffusers_opens_the_motion_modules(film_run, tmp_path):
     assert path.stat().st_size < 8e6
 
 
+def test_motion_modules_go_on_from_the_file_beside_the_model(model_file, film_run, tmp_path):
+    folder, part, *_ = film_run
+    shutil.copytree(model_file[0].parent, tmp_path / "model")
+    export.export_motion(folder, tmp_path / "model")
+    unpack.unpack(tmp_path / "model", tiny_config(), tmp_path)
+    began = motion.MotionPart(tiny_config(), part.pictures, tmp_path, loop.make_accelerator(), batch=1)
+    began.read(tmp_path)
+    read, modules = motion.modules_of(began.model), motion.modules_of(part.average)
+    assert read.keys() == modules.keys()
+    assert all(torch.equal(read[name], weight.half().float()) for name, weight in modules.items())
+
+
+def test_films_are_trained_most_where_motion_is_decided(film_run, monkeypatch):
+    evenly = torch.arange(1000)
+    moved = motion.where_motion_is_decided(evenly)
+    assert moved.dtype == torch.int64 and torch.equal(moved, moved.sort().values)
+    odds = torch.logit((moved.double() + 0.5) / 1000)
+    assert float(odds.mean()) == pytest.approx(0.5, abs=0.01) and float(odds.std()) == pytest.approx(1.0, abs=0.01)
+    part, seen = film_run[1], []
+
+    def noise_loss(unet, schedule, latents, noise, timesteps, context):
+        seen.append(timesteps)
+        return torch.zeros(())
+
+    monkeypatch.setattr(part, "training", SimpleNamespace(**vars(part.training) | {"noise_loss": noise_loss}))
+    for step in range(400):
+        part.loss(part.model, 0.0, loop.step_generator(0, "motion", 0, step))
+    assert all(len(timesteps.unique()) == 1 for timesteps in seen)  # all frames of a film have the same noise
+    firsts = torch.stack(seen)[:, 0]
+    assert 0.45 < float(((firsts >= 500) & (firsts < 850)).float().mean()) < 0.6  # evenly spread: 0.35
+    assert 0 < int((firsts < moved.min()).sum()) < 20  # no timestep is left out
+
+
 def test_a_model_file_of_another_size_is_refused(model_file, tmp_path):
     with pytest.raises(ValueError, match="of another size"):
         unpack.unpack(model_file[0], SMALL, tmp_path)
