@@ -336,7 +336,12 @@ STAND_INS = """
 import { choose, compare, decide, report } from "site/webgpu/engine.js";
 let clock = 0;
 globalThis.performance = { now: () => clock };
-const alone = async (job) => job();
+let busy = Promise.resolve();
+const alone = (job) => {
+  const done = busy.then(job);
+  busy = done.catch(() => {});
+  return done;
+};
 /** An engine whose calls take some milliseconds, the first one more, and give numbers. */
 const engine = (numbers, milliseconds) => ({
   calls: 0,
@@ -385,12 +390,13 @@ def test_the_graphics_card_runs_what_it_gives_right_and_sooner(
 
 def test_a_choice_holds_from_the_next_picture_on_and_a_failure_ends_it(tmp_path):
     script = STAND_INS + """
-    let [started, ended, broken] = [0, 0, false];
+    let [started, ended, calls, broken, then] = [0, 0, 0, false, () => {}];
     globalThis.Worker = class {
       constructor() { started += 1; }
       terminate() { ended += 1; }
       postMessage({ id, name }) {
         clock += 10;
+        then(calls += 1);
         const data = broken ? { id, error: "It broke." } : { id, results: { noise: [1, 2] } };
         setTimeout(() => this.onmessage({ data }));
       }
@@ -409,9 +415,16 @@ def test_a_choice_holds_from_the_next_picture_on_and_a_failure_ends_it(tmp_path)
       networks.on_failure(new Error("It is gone.")); networks.elsewhere = {}; states.push(state());
       await want("graphics"); states.push(state());
       await want("processor"); states.push(state());
-      const trial = want("graphics");
-      await new Promise((resolve) => setTimeout(resolve));
-      await want("processor"); await trial; states.push(state());
+      await Promise.all([want("graphics"), want("processor")]); states.push(state());
+      for (let last = 1; last <= 8; last += 1) { // of the calls of a trial: in it the mind is changed
+        calls = 0;
+        let other;
+        then = (call) => call === last && (other = want("processor"));
+        await want("graphics");
+        await other;
+        states.push(state());
+      }
+      then = () => {};
       broken = true;
       await want("auto"); states.push(state());
       return { said, states };
@@ -419,12 +432,13 @@ def test_a_choice_holds_from_the_next_picture_on_and_a_failure_ends_it(tmp_path)
     """
     both = ["unet", "decoder"]
     answer = node(tmp_path, script)
-    assert [state[0] for state in answer["states"]] == [both, [], both, [], [], []]
+    assert [state[0] for state in answer["states"]] == [both, [], both, *[[]] * 11]
     for _, started, ended in answer["states"][3:]:
         assert ended >= started, "what is not used is ended"
     kinds = [on for on, _ in answer["said"]]
-    first, changed_mind = ["trying", "graphics", "failed"], ["trying", "processor"]
-    assert kinds == [*first, "trying", "graphics", "processor", *changed_mind, "trying", "failed"]
+    failing, choosing = ["trying", "graphics", "failed"], ["trying", "graphics", "processor"]
+    changing_at_once, changing_later = ["processor"], ["trying", "processor"]
+    assert kinds == [*failing, *choosing, *changing_at_once, *8 * changing_later, "trying", "failed"]
     assert answer["said"][1][1].endswith("The U-Net and the decoder run on the graphics card.")
     assert answer["said"][2][1] == "The graphics card failed (It is gone). On the processor."
     assert answer["said"][-1][1] == "The graphics card failed (It broke). On the processor."

@@ -649,7 +649,7 @@ def graphics(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             running.shutdown()
 
 
-ENGINE = "document.querySelector('#engine').textContent"
+ENGINE = "(document.querySelector('#engine')?.textContent ?? '')"
 
 
 def kept_for_graphics(tab: Browser) -> int:

@@ -65,7 +65,7 @@ class Graphics {
 
 /** How far numbers are from those that are expected, as a share of the largest. @param {ArrayLike<number>} numbers @param {ArrayLike<number>} expected */
 function difference(numbers, expected) {
-  let [farthest, largest] = [numbers.length === expected.length ? 0 : NaN, 0];
+  let [farthest, largest] = [0, 0];
   for (let i = 0; i < expected.length; i += 1) {
     farthest = Math.max(farthest, Math.abs(numbers[i] - expected[i]));
     largest = Math.max(largest, Math.abs(expected[i]));
