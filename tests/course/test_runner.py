@@ -32,6 +32,11 @@ import huggingface_hub.utils._terminal  # which asks for termios everywhere but 
 for name in ("fcntl", "termios", "tty"):
     sys.modules[name] = None
 """
+# A plugin of pytest's, with which a test of a stage counts as an endless loop sooner.
+HURRIED = """
+from course.learn import plugin
+plugin.LIMIT = 2.0
+"""
 TEST = """
 import pathlib, sys
 from course.learn import testing
@@ -122,8 +127,16 @@ def test_the_result_for_a_program(folder, tmp_path, environment):
     assert stages[8]["tests"]["to do"] > 20 and stages[8]["failure"]["mistake"] is None
 
 
+@pytest.fixture
+def hurried(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "hurried.py").write_text(HURRIED, encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path / "plugins"), environment.get("PYTHONPATH", "")])
+    return environment | {"PYTHONPATH": path, "PYTEST_PLUGINS": "hurried"}
+
+
 @pytest.mark.parametrize("environment", ["here", pytest.param("elsewhere", marks=pytest.mark.slow)], indirect=True)
-def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
+def test_what_ends_the_tests_is_a_failure(folder, tmp_path, hurried):
     """A loop, the end of the process while it is loaded, in a test, or between tests, and tests that are skipped."""
     write(1, "    batch, channels = x.shape[:2]\n", "    while True: pass\n")
     write(2, "import torch\n", "import os, torch\nos._exit(0)\n")
@@ -135,13 +148,13 @@ def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
     write(9, "    return unconditional + scale", caught + "    return unconditional + scale")
     later = "import os, threading\nthreading.Timer(0.1, os._exit, [0]).start()\n"
     write(8, "import torch\n", f"import torch\n{later}")
-    code, shown, result = run(environment, tmp_path)
+    code, shown, result = run(hurried, tmp_path)
     stages = {stage["number"]: stage for stage in result["stages"]}
     assert code == 1 and [stages[number]["state"] for number in (1, 2, 3, 4, 5, 6, 8, 9)] == ["failing"] * 8
     assert "0 of 10 stages" in shown
     failures = {number: stage["failure"] for number, stage in stages.items() if stage["failure"]}
     messages = {number: " ".join(failure["message"].split()) for number, failure in failures.items()}
-    assert "still running after 10 seconds: is there a loop that never ends?" in messages[1]
+    assert "still running after 2 seconds: is there a loop that never ends?" in messages[1]
     assert " 1 group_norm   failing  stopped at test_" in shown and stages[1]["tests"]["failed"] <= 2
     assert "in a `try` that catches every exception?" in messages[9]
     assert "stage02_residual.py exercise 2.1 test_" in messages[2] and "process (exit code 0)." in messages[2]
@@ -215,7 +228,9 @@ def test_code_that_is_about_to_end_is_not_given_up(monkeypatch):
     assert not given_up
 
 
+@pytest.mark.parametrize("environment", ["elsewhere"], indirect=True)
 def test_watching(folder, environment):
+    """In test_walkthrough.py it is watched here."""
     write_mistake(1, "variance-divided-by-n-minus-1")
     command = [sys.executable, "-u", "-m", "course", "watch", "--stage", "1"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
