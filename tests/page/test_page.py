@@ -329,6 +329,36 @@ def test_the_worker_draws_what_python_draws(folder, tmp_path):
         assert farthest(picture, by_python(*case)) <= 2, case[0]
 
 
+@NEEDS_NODE
+def test_a_call_that_fails_elsewhere_is_made_again_on_the_processor(folder, tmp_path):
+    script = """
+    globalThis.self = globalThis;
+    async function answer(about) {
+      const { Networks } = await import("site/networks.js");
+      const networks = new Networks(about);
+      const [calls, failures] = [[], []];
+      const engine = (name, images) => ({
+        async run(network) {
+          calls.push(`${network} ${name}`);
+          if (images) return { images };
+          throw new Error("It is gone.");
+        },
+      });
+      networks.processor = engine("processor", [1, 2]);
+      networks.elsewhere = { unet: engine("graphics"), decoder: engine("graphics") };
+      networks.on_failure = (error) => failures.push(error.message);
+      const pictures = [await networks.decode(new Float32Array(4)), await networks.decode(new Float32Array(4))];
+      await networks.run("unet", {});
+      return { pictures, calls, failures };
+    }
+    """
+    about = json.loads((folder / "page.json").read_text(encoding="utf-8"))
+    answer = node(tmp_path, script, about, folder)
+    assert answer["pictures"] == [[1, 2], [1, 2]]
+    assert answer["calls"] == ["decoder graphics", "decoder processor", "decoder processor", "unet processor"]
+    assert answer["failures"] == ["It is gone."]
+
+
 # --- in the browser ---
 
 
@@ -392,7 +422,7 @@ def redrawn(tab: Browser, name: str, value: object = None, kind: str = "input") 
         tab.run(f"document.querySelector('{name}').click()")
     else:
         turn(tab, name, value, kind)
-    tab.wait(f"document.querySelector('#order').dataset.done > {count}")
+    tab.wait(f"document.querySelector('#order').dataset.done > {count}", seconds=400)
     return pixels(tab, "guess")
 
 
