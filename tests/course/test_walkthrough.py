@@ -228,7 +228,7 @@ def test_the_table_of_latencies(monkeypatch, capsys):
     found = re.search(line, shown, re.MULTILINE)
     assert found, shown
     torch, ratio = map(float, found.groups())
-    assert abs(ratio - 1 / torch) < 0.06
+    assert abs(ratio - 1 / torch) < 0.1
 
 
 def test_a_cold_start_is_timed_if_it_ends_as_it_should(monkeypatch):
