@@ -8,17 +8,17 @@ pytest_plugins = ["course.learn.plugin"]
 
 # What takes longest comes first: begun last, it would run beside nothing else.
 LONGEST = (
-    "course/test_alternatives.py",
     "page/test_page.py",
-    "course/test_walkthrough.py",
+    "course/test_alternatives.py",
     "course/test_messages.py",
     "course/test_runner.py",
     "course/test_detective.py",
     "course/test_claims.py",
+    "course/test_walkthrough.py",
     "course/test_training.py",
     "course/test_generate.py",
-    "course/test_show.py",
     "course/test_speed.py",
+    "course/test_show.py",
     "course/test_experiments.py",
     "course/test_mistakes.py",
     "course/test_light.py",

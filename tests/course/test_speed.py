@@ -239,7 +239,7 @@ def test_a_large_model_is_not_compiled_on_a_processor(monkeypatch, capsys, tmp_p
 
 def test_when_compiling_fails_it_says_so(monkeypatch, capsys, tmp_path):
     """A compiler that is there and does not work."""
-    unet = UNetConfig(channels=(8, 8), attention=(False, False), num_groups=4, num_heads=2, context_channels=8)
+    unet = UNetConfig(channels=(8, 8), attention=(False, False), blocks_per_level=1, num_groups=4, context_channels=8)
     clip = CLIPConfig(vocab_size=600, width=8, hidden_width=8, num_layers=1, num_heads=2)
     write_untrained(ModelConfig(VAEConfig(channels=(4, 4, 4, 4), num_groups=2), clip, unet, 32), tmp_path)
     monkeypatch.setattr("course.draw.speed.check_compiler", lambda device, tensors: None)
