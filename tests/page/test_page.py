@@ -649,7 +649,7 @@ def test_it_draws_without_a_network_and_without_the_hosts_headers(folder, monkey
             browser.close()
 
 
-# --- on a graphics card: Chromium has one that is a program, SwiftShader, which is right and slow ---
+# --- on a graphics card: Chromium has one that is a program, SwiftShader, on which a call takes seconds to a minute ---
 
 
 @pytest.fixture(scope="module")
@@ -692,6 +692,7 @@ def choose(tab: Browser, where: str, until: str) -> None:
     tab.wait(f"{ENGINE}.endsWith({json.dumps(until)})", seconds=400)
 
 
+@pytest.mark.slow
 @NEEDS_BROWSER
 def test_a_slower_graphics_card_is_not_used(graphics):
     graphics.wait(f"{ENGINE}.startsWith('A call of the U-Net takes ')", seconds=400)
@@ -704,6 +705,7 @@ def test_a_slower_graphics_card_is_not_used(graphics):
     assert [url for url in graphics.requests[requests:] if "/webgpu/" in url] == []
 
 
+@pytest.mark.slow
 @NEEDS_BROWSER
 def test_the_graphics_card_draws_what_python_draws_until_it_is_lost(graphics):
     choose(graphics, "graphics", "The U-Net runs on the graphics card.")
