@@ -99,8 +99,8 @@ def all_rows(options, stack: contextlib.ExitStack) -> list:
             write_untrained(ModelConfig(), folder)
         full = str(folder / "model.safetensors")
     openvino = ["openvino"] if is_installed("openvino") else []
-    rows = [(str(TINY), 25, None, "float32", way) for way in ("eager", "formulas", "compiled", *openvino)]
-    rows += [(full, 2, 256, "float32", way) for way in ("eager", "formulas", *openvino)]
+    rows = [(str(TINY), 25, None, "float32", way) for way in ("eager", "unpacked", "formulas", "compiled", *openvino)]
+    rows += [(full, 2, 256, "float32", way) for way in ("eager", "unpacked", "formulas", *openvino)]
     rows += [(full, 2, 256, "bfloat16", way) for way in ("eager", *openvino)]
     rows += [(full, 2, 512, dtype, "eager") for dtype in ("float32", "bfloat16")]
     return [

@@ -38,6 +38,7 @@ WHO = ("ours", "diffusers", "openvino")
 NAMES = {"ours": "ours", "diffusers": "diffusers", "openvino": "OpenVINO"}
 WAYS = {  # of drawing with ours: what the table says; diffusers is compiled where ours is
     "eager": "eager", "compiled": "compiled", "openvino": "ours in OpenVINO", "formulas": "eager, with the formulas",
+    "unpacked": "eager, weights not packed",
 }  # fmt: skip
 SAMPLERS = ("ddim", "euler", "dpm++2m")  # those without noise of their own
 
@@ -53,7 +54,7 @@ def load_ours(options, device, dtype) -> Callable:
     model = build(blocks, opened, device, torch.float32 if options.way == "openvino" else dtype)
     if options.way == "openvino":
         use_openvino(model, dtype)
-    else:
+    elif options.way != "unpacked":
         speed_up(model, device, dtype, options.way == "compiled")
 
     sampling = blocks[9].Sampling(options.steps, options.scale, options.sampler)

@@ -74,8 +74,11 @@ def page(options: PageOptions) -> int:
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         return explain(error, blocks)
-    weights, total = (sum(sizes(options.out / part).values()) / 1e6 for part in ("model", ""))
-    print(f"{short_path(options.out)}  {total:.1f} MB, {weights:.1f} of them the model. `make play` shows it.")
+    total, weights, graphics = (sum(sizes(options.out / part).values()) / 1e6 for part in ("", "model", "webgpu"))
+    print(
+        f"{short_path(options.out)}  {total:.1f} MB: {weights:.1f} the model, {graphics:.1f} what a browser loads only "
+        "where it tries a graphics card. `make play` shows it."
+    )
     return 0
 
 
@@ -91,7 +94,7 @@ def make(folder: Path, blocks: Blocks, opened: Any, options: PageOptions) -> Non
     from course.page.export import write
 
     shutil.copytree(SITE, folder)
-    put_runtime(folder / "runtime")
+    put_runtime(folder)
     put_tokenizer(folder / "model", opened)
     for stage in PIPELINE:
         with whole_file(folder / "stages" / f"{stage.module}.txt") as temporary:
@@ -216,7 +219,8 @@ def sources(options: PageOptions) -> Iterator[Path]:
     """What a page is made of: the site, what writes it, the stages and the checkpoint."""
     from course.draw.checkpoint import TINY
 
-    yield from (path for folder in (SITE, SITE.parent) for path in sorted(folder.iterdir()) if path.is_file())
+    folders = (SITE, SITE / "webgpu", SITE.parent)
+    yield from (path for folder in folders for path in sorted(folder.iterdir()) if path.is_file())
     blocks = for_generating(options.blocks)
     yield from blocks.paths.values()
     checkpoint = Path(options.checkpoint or TINY)

@@ -16,13 +16,21 @@ from course.core.writing import whole_file
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 REGISTRY = "https://registry.npmjs.org"
 CACHE = ROOT / ".course" / f"{PACKAGE}-{VERSION}"
-FILES = {  # of the folder dist/ of the package, with their SHA-256
-    "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
-    "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
-    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+FOLDERS = {  # of the page -> files of the folder dist/ of the package, with their SHA-256
+    "runtime": {
+        "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
+        "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
+        "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+    },
+    "webgpu": {
+        "ort.webgpu.min.mjs": "3dffff71811bc13a3a3d9591c57ca5ee5735b8f5f3eaf789510b02bb040ae3a0",
+        "ort-wasm-simd-threaded.asyncify.mjs": "3d1c85995364bb643302fc6fd877a0c3ba5ae72401815e0f24828a53d9191e28",
+        "ort-wasm-simd-threaded.asyncify.wasm": "39f9f0894d478800487ed9f7dbe92618498db320cf55c8e3d89adff8dce658da",
+    },
 }
+FILES = FOLDERS["runtime"] | FOLDERS["webgpu"]  # webgpu/ is what runs networks on a graphics card
 LICENCE = """\
-ONNX Runtime Web, the files ort*.mjs and ort*.wasm.gz in this folder
+ONNX Runtime Web, the files ort*.mjs and ort*.wasm.gz in this folder and in ../webgpu
 
 MIT License
 
@@ -43,19 +51,22 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 """
 
 
-def put_runtime(folder: Path) -> None:
-    """Puts the runtime into a folder: modules as they are, the program for WebAssembly packed with gzip.
+def put_runtime(page: Path) -> None:
+    """Puts the runtime into two folders of a page, runtime/ and webgpu/.
 
-    A static host may or may not pack what it sends; packed here, it is 4 MB in place of 14 on each of them.
+    Modules stay as they are; the programs for WebAssembly are packed with gzip. A static host may or may not pack what
+    it sends; packed here, they are 4 and 7 MB in place of 14 and 27 on each of them.
 
     Raises:
         Refusal: in one sentence, if it is not here yet and cannot be fetched.
     """
-    for name, content in files().items():
-        packed = name.endswith(".wasm")
-        with whole_file(folder / (f"{name}.gz" if packed else name)) as temporary:
-            temporary.write_bytes(gzip.compress(content, 9, mtime=0) if packed else content)
-    with whole_file(folder / "LICENSE.txt") as temporary:
+    contents = files()
+    for folder, names in FOLDERS.items():
+        for name in names:
+            packed = name.endswith(".wasm")
+            with whole_file(page / folder / (f"{name}.gz" if packed else name)) as temporary:
+                temporary.write_bytes(gzip.compress(contents[name], 9, mtime=0) if packed else contents[name])
+    with whole_file(page / "runtime" / "LICENSE.txt") as temporary:
         temporary.write_text(LICENCE, encoding="utf-8")
 
 

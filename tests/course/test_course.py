@@ -17,6 +17,7 @@ from course.core import assemble, workspace
 from course.core.stages import ENCORE, PIPELINE, ROOT, STAGES, Stage, find_stage
 from course.core.stubs import exercises, stub_text, todo
 from course.learn import board, hints, testing
+from tests.conftest import LONGEST
 
 pytestmark = pytest.mark.limit(100)  # some tests start Python and import torch
 
@@ -118,6 +119,10 @@ def rewrite(stage: Stage, old: str, new: str) -> None:
 def course(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "course", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_files_that_are_tested_first_are_there():
+    assert [file for file in LONGEST if not (ROOT / "tests" / file).is_file()] == []
 
 
 # --- stages and stubs ------------------------------------------------------------------------------------------------

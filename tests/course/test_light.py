@@ -81,3 +81,37 @@ def test_no_test_of_a_stage_imports_the_compiler_and_it_is_there_afterwards():
 def test_what_needs_the_compiler_says_so():
     with pytest.raises(RuntimeError, match="needs torch's compiler"):
         light.NotImported()
+
+
+AFTERWARDS = """
+import inspect, sys
+import torch
+from course.learn import plugin
+from tests.stages import light, reference
+with light.without_compiler():
+    from diffusers import StableDiffusionPipeline
+    from diffusers.loaders import lora_base
+    from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion
+    assert inspect.getmodule(inspect.currentframe()) is sys.modules["__main__"]
+assert not {"peft", "transformers.image_processing_base", "diffusers.models.unets.unet_1d"} & set(sys.modules)
+layer, processor = lora_base.BaseTunerLayer, pipeline_stable_diffusion.CLIPImageProcessor
+assert not isinstance(torch.nn.Linear(2, 2), layer) and not isinstance(None, processor)
+import diffusers.models.unets, transformers
+assert diffusers.models.unets.UNet1DModel is diffusers.UNet1DModel
+assert transformers.BertModel.__module__ == "transformers.models.bert.modeling_bert"
+assert transformers.CLIPTextModel is reference.CLIPTextModel
+assert isinstance(transformers.CLIPImageProcessor(), processor) and isinstance(processor(), processor)
+import peft
+model = peft.inject_adapter_in_model(
+    peft.LoraConfig(target_modules=["0"]), torch.nn.Sequential(torch.nn.Linear(2, 2))
+)
+assert isinstance(model[0], layer) and not isinstance(model, layer) and torch.distributed.is_available()
+class Processor(processor):
+    pass
+assert issubclass(Processor, transformers.CLIPImageProcessor)
+"""
+
+
+def test_what_was_left_out_comes_when_it_is_asked_for():
+    done = subprocess.run([sys.executable, "-c", AFTERWARDS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -32,6 +32,11 @@ import huggingface_hub.utils._terminal  # which asks for termios everywhere but 
 for name in ("fcntl", "termios", "tty"):
     sys.modules[name] = None
 """
+# A plugin of pytest's, with which a test of a stage counts as an endless loop sooner.
+HURRIED = """
+from course.learn import plugin
+plugin.LIMIT = 2.0
+"""
 TEST = """
 import pathlib, sys
 from course.learn import testing
@@ -122,8 +127,16 @@ def test_the_result_for_a_program(folder, tmp_path, environment):
     assert stages[8]["tests"]["to do"] > 20 and stages[8]["failure"]["mistake"] is None
 
 
+@pytest.fixture
+def hurried(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "hurried.py").write_text(HURRIED, encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path / "plugins"), environment.get("PYTHONPATH", "")])
+    return environment | {"PYTHONPATH": path, "PYTEST_PLUGINS": "hurried"}
+
+
 @pytest.mark.parametrize("environment", ["here", pytest.param("elsewhere", marks=pytest.mark.slow)], indirect=True)
-def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
+def test_what_ends_the_tests_is_a_failure(folder, tmp_path, hurried):
     """A loop, the end of the process while it is loaded, in a test, or between tests, and tests that are skipped."""
     write(1, "    batch, channels = x.shape[:2]\n", "    while True: pass\n")
     write(2, "import torch\n", "import os, torch\nos._exit(0)\n")
@@ -135,13 +148,13 @@ def test_what_ends_the_tests_is_a_failure(folder, tmp_path, environment):
     write(9, "    return unconditional + scale", caught + "    return unconditional + scale")
     later = "import os, threading\nthreading.Timer(0.1, os._exit, [0]).start()\n"
     write(8, "import torch\n", f"import torch\n{later}")
-    code, shown, result = run(environment, tmp_path)
+    code, shown, result = run(hurried, tmp_path)
     stages = {stage["number"]: stage for stage in result["stages"]}
     assert code == 1 and [stages[number]["state"] for number in (1, 2, 3, 4, 5, 6, 8, 9)] == ["failing"] * 8
     assert "0 of 10 stages" in shown
     failures = {number: stage["failure"] for number, stage in stages.items() if stage["failure"]}
     messages = {number: " ".join(failure["message"].split()) for number, failure in failures.items()}
-    assert "still running after 10 seconds: is there a loop that never ends?" in messages[1]
+    assert "still running after 2 seconds: is there a loop that never ends?" in messages[1]
     assert " 1 group_norm   failing  stopped at test_" in shown and stages[1]["tests"]["failed"] <= 2
     assert "in a `try` that catches every exception?" in messages[9]
     assert "stage02_residual.py exercise 2.1 test_" in messages[2] and "process (exit code 0)." in messages[2]
@@ -156,20 +169,33 @@ CALLED = "    batch, channels = x.shape[:2]\n"
 TAKES = "This takes more than 0.12 GB of memory: is there a loop that never stops adding to something?"
 
 
+GREEDY = {  # find, replace, what is said
+    "numbers": (CALLED, f"    k = []\n    while True: k.append([0] * 1000)\n{CALLED}", TAKES),
+    "tensors": (CALLED, f"    k = []\n    while True: k.append(torch.ones(10**6))\n{CALLED}", TAKES),
+    "while it is loaded": (
+        "import torch\n", "import torch\nk = []\nwhile True: k.append(' ' * 10_000)\n", TAKES
+    ),
+    "a single tensor": (CALLED, f"    torch.ones(10**12)\n{CALLED}", "This asks for 3,725.3 GB of memory at once"),
+}
+
+
+@pytest.fixture(scope="module")
+def news_of_greedy(tmp_path_factory) -> dict[str, list[dict]]:
+    """What is said of each of them, all run by one process."""
+    text, requests = STAGES[0].solution.read_text(encoding="utf-8"), []
+    for old, new, _ in GREEDY.values():
+        folder = tmp_path_factory.mktemp("greedy")
+        assert text.count(old) == 1
+        (folder / STAGES[0].exercise.name).write_text(text.replace(old, new), encoding="utf-8")
+        requests.append({"stage": 1, "folder": str(folder), "whole": True, "memory": 1 << 27})
+    news = list(run_all(requests, STAGES[:1]))
+    return {name: [one for one in news if one["run"] == run] for run, name in enumerate(GREEDY)}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit the memory of a process")
-@pytest.mark.parametrize(
-    ("old", "new", "wanted"),
-    [
-        (CALLED, f"    k = []\n    while True: k.append([0] * 1000)\n{CALLED}", TAKES),
-        (CALLED, f"    k = []\n    while True: k.append(ones(10**6))\n{CALLED}", TAKES),
-        ("import torch\n", "import torch\nk = []\nwhile True: k.append(' ' * 10_000)\n", TAKES),
-        (CALLED, f"    ones(10**12)\n{CALLED}", "This asks for 3,725.3 GB of memory at once"),
-    ],
-    ids=["numbers", "tensors", "while it is loaded", "a single tensor"],
-)
-def test_code_that_takes_all_memory(folder, old, new, wanted):
-    write(1, old, new.replace("ones", "torch.ones"))
-    news = list(run_all([{"stage": 1, "whole": True, "memory": 1 << 27}], STAGES[:1]))
+@pytest.mark.parametrize("name", GREEDY)
+def test_code_that_takes_all_memory(news_of_greedy, name):
+    news, wanted = news_of_greedy[name], GREEDY[name][2]
     failures = [found for found in news if found["event"] == "failed"]
     assert len(failures) <= 2 and news[-1]["event"] == "over"  # the stage stops there
     assert wanted in " ".join(failures[0]["text"].split())
@@ -215,7 +241,9 @@ def test_code_that_is_about_to_end_is_not_given_up(monkeypatch):
     assert not given_up
 
 
+@pytest.mark.parametrize("environment", ["elsewhere"], indirect=True)
 def test_watching(folder, environment):
+    """In test_walkthrough.py it is watched here."""
     write_mistake(1, "variance-divided-by-n-minus-1")
     command = [sys.executable, "-u", "-m", "course", "watch", "--stage", "1"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

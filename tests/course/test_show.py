@@ -29,6 +29,7 @@ def run(checkpoint, tmp_path, capsys, monkeypatch):
     for name in ("STAGE", "ALL", "OUT", "BLOCKS", "CHECKPOINT", "TOKENIZER", "DEVICE", "STEPS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COURSE_EXERCISES", str(tmp_path / "exercises"))
+    monkeypatch.setattr("course.show.stage11_training.BY_HEART", 6)
     workspace.write_stubs()
 
     def run(*flags: str) -> tuple[int, str, str]:

@@ -12,10 +12,12 @@ from torch import nn
 
 from course import cli
 from course.core.assemble import for_generating
+from course.core.config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig
 from course.core.kernels import fused_functions
 from course.core.stages import STAGES
 from course.draw.checkpoint import TINY, build, open_checkpoint
 from course.draw.speed import PackedConv2d, can_pack, check_compiler, speed_up
+from course.training.export import write_untrained
 from tools import bench
 
 CPU = torch.device("cpu")
@@ -181,6 +183,15 @@ def test_which_rows_there_are(monkeypatch, capsys, flags, installed, wanted):
 
 
 @with_model
+@pytest.mark.limit(240)
+def test_the_table(capsys):
+    assert run_bench("--steps=1", "--rounds=1", "--compile=0", "--width=64", "--device=cpu") == 0
+    shown = capsys.readouterr().out
+    row = re.search(r"\| tiny +\| 1 x 64 px \| float32, eager \|.*\| (\S+) \((\S+) to (\S+)\) *\| +(\S+) +\|", shown)
+    assert row and row[1] == row[2] == row[3] and 0 < float(row[1]) < 20 and float(row[4]) < 1e-4, shown
+
+
+@with_model
 def test_every_row_of_the_readme(monkeypatch, tmp_path, capsys):
     rows = []
     monkeypatch.setattr(bench, "measure", lambda options, device: rows.append(options) or {"s per picture": "1 / 2"})
@@ -226,15 +237,17 @@ def test_a_large_model_is_not_compiled_on_a_processor(monkeypatch, capsys, tmp_p
         run_bench("--compile=1", "--device=cpu")
 
 
-@with_model
 def test_when_compiling_fails_it_says_so(monkeypatch, capsys, tmp_path):
     """A compiler that is there and does not work."""
+    unet = UNetConfig(channels=(8, 8), attention=(False, False), blocks_per_level=1, num_groups=4, context_channels=8)
+    clip = CLIPConfig(vocab_size=600, width=8, hidden_width=8, num_layers=1, num_heads=2)
+    write_untrained(ModelConfig(VAEConfig(channels=(4, 4, 4, 4), num_groups=2), clip, unet, 32), tmp_path)
     monkeypatch.setattr("course.draw.speed.check_compiler", lambda device, tensors: None)
     monkeypatch.setattr("torch._inductor.config.freezing", False)
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     out = tmp_path / "out.png"
-    flags = ["--compile=1", "--device=cpu", "--blocks=solutions", "--steps=1", "--width=32", "--height=32"]
+    flags = ["--compile=1", "--device=cpu", "--blocks=solutions", "--steps=1", f"--checkpoint={tmp_path}"]
     assert cli.main(["generate", *flags, f"--out={out}"]) == 2
     last = capsys.readouterr().err.split("\r")[-1].strip()
     assert last.startswith("COMPILE=1 failed (") and last.endswith("): draw with COMPILE=0.") and not out.exists()

@@ -330,3 +330,115 @@ def test_a_picture_remembers_what_make_generate_needs(tmp_path, changes):
         chunks.append(data[4:8])
         data = data[12 + length :]
     assert chunks[0] == b"IHDR" and chunks[-1] == b"IEND" and b"iTXt" in chunks
+
+
+STAND_INS = """
+import { choose, compare, decide, report } from "site/webgpu/engine.js";
+let clock = 0;
+globalThis.performance = { now: () => clock };
+let busy = Promise.resolve();
+const alone = (job) => {
+  const done = busy.then(job);
+  busy = done.catch(() => {});
+  return done;
+};
+/** An engine whose calls take some milliseconds, the first one more, and give numbers. */
+const engine = (numbers, milliseconds) => ({
+  calls: 0,
+  async run() {
+    clock += this.calls === 0 ? 100 * milliseconds : milliseconds;
+    this.calls += 1;
+    return { noise: Float32Array.from(numbers, (one) => one ?? NaN) };
+  },
+});
+"""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "milliseconds", "on_its_own", "forced", "calls"),
+    [
+        ([1, -4, 2], 10, True, True, 4),
+        ([1, -4.003, 2], 10, True, True, 4),
+        ([1, -4, 2], 30, False, True, 4),
+        ([1, -4, 2], 100, False, True, 2),
+        ([1.005, -4, 2], 10, False, False, 4),
+        ([1, None, 2], 10, False, False, 4),
+        ([1, -4], 10, False, False, 4),
+    ],
+    ids=["sooner", "nearly the same", "later", "much later", "other numbers", "not a number", "too few"],
+)
+def test_the_graphics_card_runs_what_it_gives_right_and_sooner(
+    tmp_path, numbers, milliseconds, on_its_own, forced, calls
+):
+    script = STAND_INS + """
+    async function answer({ numbers, milliseconds }) {
+      const [processor, graphics] = [engine([1, -4, 2], 20), engine(numbers, milliseconds)];
+      const found = await compare("unet", {}, processor, graphics, alone);
+      const names = ["auto", "graphics"].map((choice) => decide([found], choice));
+      return { found, names, calls: graphics.calls, text: report([found], names[0], "2 threads") };
+    }
+    """
+    answer = node(tmp_path, script, {"numbers": numbers, "milliseconds": milliseconds})
+    assert (answer["found"]["processor"], answer["found"]["graphics"]) == (20, milliseconds)
+    assert answer["names"] == [["unet"] if on_its_own else [], ["unet"] if forced else []]
+    assert answer["calls"] == calls, "one to load, and no more than one to time if there is no hope"
+    times = f"A call of the U-Net takes 20 ms on the processor (2 threads), {milliseconds} ms on the graphics card."
+    assert answer["text"].startswith(times)
+    assert ("gives other numbers" in answer["text"]) is not forced
+    assert answer["text"].endswith("The U-Net runs on the graphics card." if on_its_own else "run on the processor.")
+
+
+def test_a_choice_holds_from_the_next_picture_on_and_a_failure_ends_it(tmp_path):
+    script = STAND_INS + """
+    let [started, ended, calls, broken, then] = [0, 0, 0, false, () => {}];
+    globalThis.Worker = class {
+      constructor() { started += 1; }
+      terminate() { ended += 1; }
+      postMessage({ id, name }) {
+        clock += 10;
+        then(calls += 1);
+        const data = broken ? { id, error: "It broke." } : { id, results: { noise: [1, 2] } };
+        setTimeout(() => this.onmessage({ data }));
+      }
+    };
+    const networks = {
+      about: { max_length: 3 }, latent_size: 4, elsewhere: {}, how_many: "1 thread", on_processor: "On the processor.",
+      encode_prompt: async (ids) => ids, unet_inputs: () => ({}), decoder_inputs: () => ({}),
+      processor: { async run() { clock += 20; return { noise: [1, 2] }; } },
+    };
+    async function answer() {
+      const said = [];
+      const state = () => [Object.keys(networks.elsewhere), started, ended];
+      const want = (choice) => choose(networks, choice, alone, (on, text) => said.push([on, text]));
+      const states = [];
+      await want("auto"); states.push(state());
+      networks.on_failure(new Error("It is gone.")); networks.elsewhere = {}; states.push(state());
+      await want("graphics"); states.push(state());
+      await want("processor"); states.push(state());
+      await Promise.all([want("graphics"), want("processor")]); states.push(state());
+      for (let last = 1; last <= 8; last += 1) { // of the calls of a trial: in it the mind is changed
+        calls = 0;
+        let other;
+        then = (call) => call === last && (other = want("processor"));
+        await want("graphics");
+        await other;
+        states.push(state());
+      }
+      then = () => {};
+      broken = true;
+      await want("auto"); states.push(state());
+      return { said, states };
+    }
+    """
+    both = ["unet", "decoder"]
+    answer = node(tmp_path, script)
+    assert [state[0] for state in answer["states"]] == [both, [], both, *[[]] * 11]
+    for _, started, ended in answer["states"][3:]:
+        assert ended >= started, "what is not used is ended"
+    kinds = [on for on, _ in answer["said"]]
+    failing, choosing = ["trying", "graphics", "failed"], ["trying", "graphics", "processor"]
+    changing_at_once, changing_later = ["processor"], ["trying", "processor"]
+    assert kinds == [*failing, *choosing, *changing_at_once, *8 * changing_later, "trying", "failed"]
+    assert answer["said"][1][1].endswith("The U-Net and the decoder run on the graphics card.")
+    assert answer["said"][2][1] == "The graphics card failed (It is gone). On the processor."
+    assert answer["said"][-1][1] == "The graphics card failed (It broke). On the processor."

@@ -4,6 +4,7 @@ The names are those under which course/training/export.py writes a model; tests/
 diffusers reads them all.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,7 +33,8 @@ RULES = {"vae": renaming.VAE, "clip": renaming.CLIP, "unet": renaming.UNET}
 Entries = Iterable[tuple[str, tuple[int, ...]]]
 
 
-def empty(part: str, config: Any) -> dict[str, Tensor]:
+@functools.cache
+def empty(part: str, config: Any) -> Mapping[str, Tensor]:
     """The tensors of one model ("unet", "vae" or "clip") under our names, without numbers."""
     with torch.device("meta"), uninitialised(torch.float32):
         return MODELS[part](config).state_dict()

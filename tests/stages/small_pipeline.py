@@ -155,6 +155,7 @@ class Picture:
         mask[:, :, 3 : self.height // 2 + 2, self.width // 4 + 1 : -2] = 1.0
         return mask
 
+    @without_compiler()
     def theirs(self, made: Any = None) -> Tensor:
         """By this pipeline of diffusers, or else by one that is made for it."""
         size = {"height": self.height, "width": self.width}

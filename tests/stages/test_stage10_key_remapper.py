@@ -4,6 +4,7 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from tests.stages.small_pipeline import SMALL, Picture, our_parts, pipeline
 
 with without_compiler():
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.loaders import single_file_utils
 
 averages = pytest.mark.exercise("10.1")
 autoencoder = pytest.mark.exercise("10.2")
@@ -568,9 +570,14 @@ def file(tmp_path_factory):
     made.tokenizer.save_pretrained(configs / "tokenizer")
     save_file(checkpoint(TINY), folder / "model.safetensors")
     config = {"config": str(configs), "local_files_only": True}
-    return without_compiler()(
-        lambda kind, **kwargs: kind.from_single_file(folder / "model.safetensors", **config, **kwargs)
-    )
+
+    # Without: on the meta device torch makes an embedding with the help of sympy, whose import takes long.
+    @mock.patch.object(single_file_utils, "is_accelerate_available", bool)  # False
+    @without_compiler()
+    def opened(kind, **kwargs):
+        return kind.from_single_file(folder / "model.safetensors", **config, **kwargs)
+
+    return opened
 
 
 @pytest.mark.exercise("10.2", "10.3", "10.4")

@@ -97,14 +97,20 @@ def exercise_of(stage_number: int, mistake: Mistake) -> str:
     return exercise_at(stage_number, text[: text.index(mistake.find) + len(mistake.find.rstrip())].count("\n") + 1)
 
 
-@cache
 def exercise_at(stage_number: int, line: int) -> str:
     """The exercise that a line of a solution belongs to, such as "3.2"; "" if it belongs to none."""
-    text = find_stage(stage_number).solution.read_text(encoding="utf-8")
-    number = ""
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.lineno <= line <= (node.end_lineno or 0):
+    return next((number for number, lines in _exercise_lines(stage_number) if line in lines), "")
+
+
+@cache
+def _exercise_lines(stage_number: int) -> tuple[tuple[str, range], ...]:
+    """(exercise, its lines) of each function and class that is marked as one; inner ones come before outer ones."""
+    tree = ast.parse(find_stage(stage_number).solution.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):  # from outside in
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             docstring = ast.get_docstring(node) or ""
             if docstring.startswith("Exercise "):
                 number = docstring.removeprefix("Exercise ").split(":")[0]
-    return number
+                found.append((number, range(node.lineno, (node.end_lineno or 0) + 1)))
+    return tuple(reversed(found))

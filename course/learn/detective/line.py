@@ -19,6 +19,8 @@ PATIENCE = 120.0  # seconds for one answer, with the import of torch; the witnes
 class Line:
     """A running witness. Close it, or use it in a `with`."""
 
+    program: tuple[str, ...] = ("-m", "course.learn.detective.witness")
+
     def __init__(self) -> None:
         self.process: subprocess.Popen | None = None
 
@@ -33,7 +35,7 @@ class Line:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (`close` closes it)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "course.learn.detective.witness"],
+            [sys.executable, *self.program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

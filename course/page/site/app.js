@@ -32,6 +32,7 @@ const radius = element("radius", HTMLInputElement);
 const strength = element("strength", HTMLInputElement);
 const file = element("file", HTMLInputElement);
 const tokens = element("tokens", HTMLElement);
+const where = element("where", HTMLSelectElement);
 
 /**
  * @typedef {object} Moment a step of the picture
@@ -56,6 +57,7 @@ let film = [];
 let finished = null;
 /** @type {string[][]} the tokens of the first and of the second prompt */
 let names = [[], []];
+let graphics_offered = false;
 let looked_at = -1; // which token; -1: none
 /** @type {() => number[]} */
 let switched = () => [];
@@ -293,6 +295,44 @@ function start_from(picture) {
   for (const id of ["save-start", "save-mask"]) element(id, HTMLAnchorElement).hidden = true;
 }
 
+/** What a browser keeps for this page, or null. @param {string} key @param {string} [value] to keep from now on */
+function kept(key, value) {
+  try {
+    if (value !== undefined) localStorage.setItem(key, value);
+    return localStorage.getItem(key);
+  } catch {
+    return null; // the browser keeps nothing here
+  }
+}
+
+/** Offers the graphics card, if there is one, and tries it. Not before the first picture, which would have to wait. */
+async function offer_graphics() {
+  if (graphics_offered) return;
+  graphics_offered = true;
+  const adapter = await (/** @type {any} */ (navigator)).gpu?.requestAdapter().catch(() => null);
+  if (!adapter || (adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter)) return; // a program that plays one is slow
+  where.value = kept("where") ?? "auto";
+  if (!where.value) where.value = "auto";
+  element("choice", HTMLElement).hidden = false;
+  if (where.value === "auto" && kept("slower") === about.version) {
+    element("engine", HTMLElement).textContent += " An earlier trial decided against the graphics card.";
+  } else if (where.value !== "processor") choose();
+}
+
+function choose() {
+  worker.postMessage({ type: "choose", choice: where.value });
+}
+
+/** @param {string} on "processor", "graphics", "trying" or "failed" @param {string} text */
+function show_engine(on, text) {
+  const line = element("engine", HTMLElement);
+  line.textContent = text;
+  line.classList.toggle("wrong", on === "failed");
+  if (where.value === "auto") kept("slower", on === "processor" ? about.version : "");
+  if (on === "failed") where.value = "processor";
+  if (on === "graphics") navigator.serviceWorker?.ready.then(({ active }) => active?.postMessage("graphics"));
+}
+
 worker.onerror = (/** @type {ErrorEvent} */ event) => say(`This browser cannot draw here: ${event.message ?? "the worker did not start"}`, true);
 worker.onmessage = (/** @type {MessageEvent} */ { data }) => {
   if (data.type === "loading") {
@@ -303,7 +343,7 @@ worker.onmessage = (/** @type {MessageEvent} */ { data }) => {
     ready = true;
     progress.value = 0;
     say("Ready.");
-    element("engine", HTMLElement).textContent = `They run in WebAssembly on ${data.threads} ${data.threads === 1 ? "thread" : "threads"}.`;
+    element("engine", HTMLElement).textContent = data.engine;
     ask_to_read();
     begin();
   } else if (data.type === "read") {
@@ -332,9 +372,12 @@ worker.onmessage = (/** @type {MessageEvent} */ { data }) => {
     show_moment();
     say(`Drawn in ${data.seconds.toFixed(1)} seconds, seed ${settings.seed}.`);
     offer();
+    offer_graphics();
   } else if (data.type === "decoded" && data.key[0] === number) {
     film[data.key[1]].pictures = data.pictures;
     if (Number(moment.value) === data.key[1]) show_moment();
+  } else if (data.type === "engine") {
+    show_engine(data.on, data.text);
   } else if (data.type === "failed") {
     drawing = false;
     say(`That failed: ${data.message}`, true);
@@ -368,6 +411,10 @@ document.addEventListener("keydown", (event) => {
 });
 stop_button.addEventListener("click", stop);
 moment.addEventListener("input", show_moment);
+where.addEventListener("change", () => {
+  kept("where", where.value);
+  choose();
+});
 element("dice", HTMLButtonElement).addEventListener("click", () => {
   seed.value = String(Math.floor(Math.random() * 2 ** 31));
   begin();

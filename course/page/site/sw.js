@@ -4,6 +4,7 @@
 const worker = /** @type {ServiceWorkerGlobalScope} */ (/** @type {unknown} */ (self));
 const VERSION = new URL(worker.location.href).searchParams.get("version");
 const CACHE = `page-${VERSION}`;
+const GRAPHICS = "webgpu/"; // a folder that is loaded only where a graphics card is tried
 const HEADERS = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
@@ -22,7 +23,15 @@ async function keep() {
   const about = await fetch("page.json");
   const { files } = await about.clone().json();
   await cache.put("page.json", about);
-  await cache.addAll(["./", ...Object.keys(files)]);
+  await cache.addAll(["./", ...Object.keys(files).filter((name) => !name.startsWith(GRAPHICS))]);
+}
+
+/** Keeps what only a graphics card needs too; the browser has loaded it a moment ago. */
+async function keep_graphics() {
+  const cache = await caches.open(CACHE);
+  const { files } = await (await cache.match("page.json"))?.json();
+  const names = Object.keys(files).filter((name) => name.startsWith(GRAPHICS));
+  await cache.addAll(names.map((name) => new Request(name, { cache: "force-cache" })));
 }
 
 async function forget() {
@@ -44,6 +53,7 @@ async function answer(request) {
 
 worker.addEventListener("install", (event) => event.waitUntil(keep().then(() => worker.skipWaiting())));
 worker.addEventListener("activate", (event) => event.waitUntil(forget()));
+worker.addEventListener("message", (event) => event.data === "graphics" && event.waitUntil(keep_graphics()));
 worker.addEventListener("fetch", (event) => {
   const { method, url } = event.request;
   if (method === "GET" && new URL(url).origin === worker.location.origin) event.respondWith(answer(event.request));

@@ -24,7 +24,8 @@ let networks;
 /** @type {Tokenizer} */
 let tokenizer;
 let current = 0; // the number of the picture that is wanted
-let busy = Promise.resolve(); // what is being done; the next thing waits for it
+/** @type {Promise<unknown>} what is being done; the next thing waits for it */
+let busy = Promise.resolve();
 
 /** Lets messages in, such as the one that says stop. */
 const breath = () => new Promise((resolve) => setTimeout(resolve));
@@ -35,7 +36,7 @@ async function load() {
   tokenizer = new Tokenizer(await vocab.json(), read_merges(await merges.text()), about.max_length);
   networks = new Networks(about);
   await networks.load((share) => postMessage({ type: "loading", share }));
-  postMessage({ type: "ready", threads: networks.threads });
+  postMessage({ type: "ready", engine: networks.on_processor });
 }
 
 /** What the tokenizer leaves out, as text. @param {string} prompt */
@@ -106,6 +107,17 @@ async function draw(id, order) {
   postMessage({ type: "done", id, picture, seconds: (performance.now() - started) / 1000 });
 }
 
+/** Has the networks run where the person who looks wants them. @param {import("./webgpu/engine.js").Choice} choice */
+async function choose(choice) {
+  const say = (/** @type {string} */ on, /** @type {string} */ text) => postMessage({ type: "engine", on, text });
+  try {
+    const { choose } = await import("./webgpu/engine.js");
+    await choose(networks, choice, alone, say);
+  } catch {
+    say("failed", `What the graphics card needs could not be loaded. ${networks.on_processor}`);
+  }
+}
+
 /** @param {any} data */
 async function answer(data) {
   if (data.type === "load") await load();
@@ -120,10 +132,18 @@ async function answer(data) {
   }
 }
 
+/** Does something when all before it is done. @template T @param {() => T | Promise<T>} job @returns {Promise<T>} */
+function alone(job) {
+  const done = busy.then(job);
+  busy = done.catch(() => {});
+  return done;
+}
+
 self.onmessage = ({ data }) => {
   if (data.type === "stop") current = 0;
   if (data.type === "draw") current = data.id;
-  busy = busy.then(() => answer(data)).catch((error) => {
+  if (data.type === "choose") return choose(data.choice); // loads beside the drawing
+  alone(() => answer(data)).catch((error) => {
     postMessage({ type: "failed", message: error instanceof Error ? error.message : String(error) });
   });
 };
