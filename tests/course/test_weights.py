@@ -119,16 +119,20 @@ def asked_for_the_model(hub) -> list[str | None]:
 
 def killed(hub, folder: Path) -> int:
     """Has a download killed after 15 MB; returns how many bytes were kept."""
+
+    def kept() -> int:
+        return sum(p.stat().st_size for p in (folder / "sd15").rglob("*.safetensors.*"))
+
     hub.cut_after, hub.hang = 15_000_000, True
     with start(hub, folder) as process:
         deadline = time.monotonic() + 60
-        while not (kept := sum(p.stat().st_size for p in (folder / "sd15").rglob("*.safetensors.*"))):
+        while not kept():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         process.kill()
         process.communicate()
     hub.cut_after = 0
-    return kept
+    return kept()
 
 
 def test_everything_arrives_and_is_checked(hub, tmp_path):
