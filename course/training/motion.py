@@ -28,7 +28,7 @@ from solutions.stage13_motion import MotionConfig, MotionUNet, text_to_video
 
 CONFIG = MotionConfig(num_heads=4, middle=False)  # of the small model
 FRAMES = 8
-MOVED = 0.75  # of all batches have their timesteps where motion is decided; the others reach every timestep
+MOVED = 0.75  # of all batches have timesteps with more noise; the others reach every timestep
 CHECKED = 16  # films; 128 frames cost as much as all pictures that the U-Net is checked with
 SHEET_PROMPTS = (
     "a red balloon on the sea at sunset",
@@ -74,7 +74,7 @@ class MotionPart(UNetPart):
         uniform = torch.rand(batch, generator=generator)
         timesteps = self.training.spread_timesteps(uniform, self.schedule.num_train_timesteps)
         if torch.rand(1, generator=generator) < MOVED:
-            timesteps = where_motion_is_decided(timesteps, self.schedule.num_train_timesteps)
+            timesteps = with_more_noise(timesteps, self.schedule.num_train_timesteps)
         latents, noise = self.latents_and_noise(self.frames_of(chosen), generator)
         context = self.contexts(captions).repeat_interleave(FRAMES, dim=0)
         unet = functools.partial(model, num_frames=FRAMES)
@@ -122,11 +122,12 @@ class MotionPart(UNetPart):
         return Image.fromarray(torch.cat(rows, dim=0).numpy())
 
 
-def where_motion_is_decided(timesteps: Tensor, num_train_timesteps: int = 1000) -> Tensor:
-    """Evenly spread timesteps, moved to where films have most to learn: six in ten of them to between 500 and 850.
+def with_more_noise(timesteps: Tensor, num_train_timesteps: int = 1000) -> Tensor:
+    """Evenly spread timesteps, most of them made larger: six in ten are then between 500 and 850.
 
-    Where a thing goes is decided while there is much noise, and which way it faces soon after. With evenly spread
-    timesteps little of the loss comes from there, and things go tail first. So they follow a logit-normal distribution:
+    With evenly spread timesteps most of the loss comes from those below 500, at which the frames still show which way a
+    thing goes and faces. Where they hardly show it, the modules have to find both together. So the timesteps follow a
+    logit-normal distribution:
 
         t = 1000 * sigmoid(0.5 + z),    z standard normal
 

@@ -1,6 +1,7 @@
 """Tests of the training: data, tokenizer, losses, the loop's promises, and the exported file."""
 
 import copy
+import dataclasses
 import functools
 import json
 import math
@@ -39,17 +40,9 @@ from solutions.stage06_clip import CLIPTextEncoder, Tokenizer
 from solutions.stage07_unet import UNet
 from solutions.stage10_key_remapper import load_weights, remap_clip, remap_unet, remap_vae, select_ema, split_checkpoint
 from solutions.stage13_motion import remap_motion
+from tests.course.modules import NARROW
 
-# What `train_part` trains: the shipped model with fewer channels, for smaller pictures.
-NARROW = ModelConfig(
-    vae=VAEConfig(channels=(4, 8, 8, 16), blocks_per_level=1, num_groups=4),
-    clip=CLIPConfig(vocab_size=1024, width=16, hidden_width=32, num_layers=2, num_heads=2),
-    unet=UNetConfig(
-        channels=(8, 16, 16), attention=(True, True, False), blocks_per_level=1, num_heads=2, context_channels=16,
-        num_groups=4,
-    ),
-    image_size=96,
-)
+TRAINED = dataclasses.replace(NARROW, image_size=96)  # by `train_part`
 
 
 def randomised(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -68,7 +61,7 @@ def tokenizer_parts():
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return load_pictures(tmp_path_factory.mktemp("data"), count=12, size=NARROW.image_size, workers=1)
+    return load_pictures(tmp_path_factory.mktemp("data"), count=12, size=TRAINED.image_size, workers=1)
 
 
 # ---- data
@@ -525,9 +518,9 @@ def test_motion_modules_go_on_from_the_file_beside_the_model(model_file, film_ru
     assert all(torch.equal(read[name], weight.half().float()) for name, weight in modules.items())
 
 
-def test_films_are_trained_most_where_motion_is_decided(film_run, monkeypatch):
+def test_films_are_trained_most_with_more_noise(film_run, monkeypatch):
     evenly = torch.arange(1000)
-    moved = motion.where_motion_is_decided(evenly)
+    moved = motion.with_more_noise(evenly)
     assert moved.dtype == torch.int64 and torch.equal(moved, moved.sort().values)
     odds = torch.logit((moved.double() + 0.5) / 1000)
     assert float(odds.mean()) == pytest.approx(0.5, abs=0.01) and float(odds.std()) == pytest.approx(1.0, abs=0.01)
@@ -729,7 +722,7 @@ def learner(tmp_path, monkeypatch):
 def train_part(part, folder, *options, steps=5):
     flags = f"--part {part} --steps {steps} --pictures 12 --batch 4 --threads 1 --out {folder}".split()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("course.core.config.tiny_config", lambda: NARROW)
+        patched.setattr("course.core.config.tiny_config", lambda: TRAINED)
         return run_train(*flags, *options)
 
 
