@@ -45,7 +45,7 @@ def bench(options: BenchOptions) -> int:
     dtypes = check(options, device)
     if options.memory:
         measure(options, device)
-        print(own_peak(device))
+        print(own_peak())
         return 0
     with contextlib.ExitStack() as stack:
         if options.all:

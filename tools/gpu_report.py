@@ -22,6 +22,7 @@ from course.core.writing import check_writable, whole_file
 from course.draw.checkpoint import DTYPES, TINY, build, choose_device, choose_dtype, open_checkpoint
 from course.draw.settings import SAMPLERS, Settings
 from course.draw.speed import speed_up
+from tools.measuring import SAMPLERS as WITHOUT_NOISE
 from tools.measuring import BenchOptions, measure, processor, table
 
 PROMPT = "a red house in a green meadow at night"
@@ -52,11 +53,14 @@ def report(options: ReportOptions) -> int:
     for check in all_checks(device):
         print(f"{'passed' if check.passed else 'FAILED'}: {check.name}: {check.found}", flush=True)
         checks.append(check)
+    rows: list[dict[str, str]] = []
     with contextlib.ExitStack() as stack:
-        rows = [measure(row, device) for row in bench_rows(options, device, stack)]
-    with whole_file(options.out) as temporary:
-        temporary.write_text(page(device, checks, rows), encoding="utf-8")
-    print(f"{short_path(options.out)}\n\n{table(rows)}")
+        for row in bench_rows(options, stack):  # what is measured is not lost if a later row fails
+            rows.append(measure(row, device))
+            with whole_file(options.out) as temporary:
+                temporary.write_text(page(device, checks, rows), encoding="utf-8")
+            print(table(rows[-1:]), flush=True)
+    print(f"\n{short_path(options.out)}\n\n{table(rows)}")
     return int(not all(check.passed for check in checks))
 
 
@@ -73,7 +77,7 @@ def all_checks(device: torch.device) -> Iterator[Check]:
                 check.passed = grey_levels <= GREY_LEVELS[dtype]  # also not if it is nan
             yield check
     if device.type == "cuda":
-        for sampler in SAMPLERS:
+        for sampler in WITHOUT_NOISE:  # DDPM's noise comes from the processor, so that a seed draws the same everywhere
             with failures_noted(f"no step of {sampler} waits for the GPU") as check:
                 draw(blocks, device, "float16", sampler, watched=True)
                 check.passed, check.found = True, "none does"
@@ -117,22 +121,18 @@ def draw(blocks: Blocks, device: torch.device, dtype: str, sampler: str, watched
     return images.float().clamp(-1.0, 1.0).cpu()
 
 
-def bench_rows(options: ReportOptions, device: torch.device, stack: contextlib.ExitStack) -> list[BenchOptions]:
+def bench_rows(options: ReportOptions, stack: contextlib.ExitStack) -> Iterator[BenchOptions]:
     """What is measured, as it is and compiled: the small model, and one of full size at two sizes of the picture."""
-    pictures: list[tuple[str, int, int | None]] = [(str(TINY), 25, None)]
+    small = BenchOptions(device=options.device, rounds=options.rounds, checkpoint=str(TINY))
+    yield from (replace(small, way=way) for way in ("eager", "compiled"))
     if options.full:
         from course.core.config import ModelConfig
         from course.training.export import write_untrained
 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "size of SD 1.5")
         write_untrained(ModelConfig(), folder)
-        pictures += [(str(folder / "model.safetensors"), 25, 512), (str(folder / "model.safetensors"), 25, 768)]
-    common = BenchOptions(device=options.device, rounds=options.rounds)
-    return [
-        replace(common, checkpoint=checkpoint, steps=steps, width=width, way=way)
-        for checkpoint, steps, width in pictures
-        for way in ("eager", "compiled")
-    ]
+        full = replace(small, checkpoint=str(folder / "model.safetensors"))
+        yield from (replace(full, width=width, way=way) for width in (512, 768) for way in ("eager", "compiled"))
 
 
 def page(device: torch.device, checks: list[Check], rows: list[dict[str, str]]) -> str:

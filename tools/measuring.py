@@ -31,7 +31,7 @@ from course.core.stages import short_path
 from course.draw.checkpoint import TINY, build, choose_dtype, open_checkpoint
 from course.draw.engine import ROUNDING, InOpenVINO, use_openvino
 from course.draw.settings import Settings
-from course.draw.speed import speed_up
+from course.draw.speed import compile_mode, speed_up
 
 PROMPT = "a red house in a green meadow at night"
 WHO = ("ours", "diffusers", "openvino")
@@ -75,8 +75,8 @@ def load_diffusers(options, device, dtype) -> Callable:
         pipeline.vae.to(memory_format=torch.channels_last)
     if options.way == "compiled":
         torch._inductor.config.freezing = False  # ours may have set it
-        pipeline.unet = torch.compile(pipeline.unet)
-        pipeline.vae.decoder = torch.compile(pipeline.vae.decoder)
+        pipeline.unet = torch.compile(pipeline.unet, mode=compile_mode(device))
+        pipeline.vae.decoder = torch.compile(pipeline.vae.decoder, mode=compile_mode(device))
     return drawn_by(pipeline, options, dtype)
 
 
@@ -180,7 +180,7 @@ def timed(draw: Callable, noise, device) -> tuple[float, object]:
 
 
 def peak_memory(options, who: str) -> float:
-    """Peak memory in GiB of a process of its own that loads and draws once: of the GPU, or of the process."""
+    """Peak memory in GiB of a process of its own that loads and draws once."""
     own = {"memory": who, "all": 0, "compile": 0}  # `way` says how
     settings = {name: value for name in options.rules() if (value := own.get(name, getattr(options, name))) is not None}
     command = [sys.executable, "-m", "course", "bench", *(f"--{name}={value}" for name, value in settings.items())]
@@ -191,12 +191,8 @@ def peak_memory(options, who: str) -> float:
     return float(done.stdout.split()[-1])
 
 
-def own_peak(device) -> float:
-    """GiB that this process has had at most: of the GPU's memory, or of the machine's."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
+def own_peak() -> float:
+    """GiB of the machine's memory that this process has had at most."""
     with contextlib.suppress(OSError, StopIteration):  # getrusage counts what the parent process had before the start
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**20
@@ -233,16 +229,28 @@ def measure(options, device) -> dict[str, str]:
     measured = WHO if openvino else WHO[:2]
     kind = f"{str(dtype).removeprefix('torch.')}, {WAYS[options.way]}"
     print(f"{short_path(options.checkpoint)}, {kind}: memory ...", file=sys.stderr, flush=True)
-    memory = {who: peak_memory(options, who) for who in measured}
+    memory = {who: peak_memory(options, who) for who in measured} if device.type != "cuda" else {}
     torch.compiler.reset()
     seconds: dict[str, list[float]] = {who: [] for who in measured}
     ratios, difference = {}, {}
-    ours = LOAD["ours"](options, device, dtype)
+
+    def load(who: str) -> Callable:
+        """draw(noise), once drawn with; on CUDA its memory is counted here: what it takes beside what is there."""
+        if device.type != "cuda":
+            return LOAD[who](options, device, dtype)
+        there = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        draw = LOAD[who](options, device, dtype)
+        timed(draw, make_noise(0), device)
+        memory[who] = (torch.cuda.max_memory_allocated() - there) / 2**30
+        return draw
+
+    ours = load("ours")
     # Beside one of the others at a time, since three of full size need more memory than there may be; and ours first,
     # since settings of torch.compile are those of the process.
     for who in measured[1:]:
         print(f"warming up ours and {NAMES[who]} ...", file=sys.stderr, flush=True)
-        draws = {"ours": ours, who: LOAD[who](options, device, dtype)}
+        draws = {"ours": ours, who: load(who)}
         own, other = (timed(draw, make_noise(0), device)[1].float().clamp(-1.0, 1.0) for draw in draws.values())
         difference[who] = float((own - other).abs().max()) / 2.0
         print(f"{options.rounds} rounds ...", file=sys.stderr, flush=True)

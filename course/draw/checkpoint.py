@@ -22,6 +22,7 @@ from course.core.assemble import Blocks
 from course.core.config import ModelConfig
 from course.core.messages import first_line
 from course.core.options import expanded
+from course.core.processor import has_bfloat16_units, multiplies_bfloat16_faster
 from course.core.stages import ROOT, short_path
 from course.draw.foreign import (
     as_published,
@@ -311,7 +312,7 @@ def choose_dtype(wanted: str, device: torch.device, config: ModelConfig | None =
         ValueError: for an unknown name.
     """
     if wanted == "auto" and device.type == "cpu":
-        wanted = "bfloat16" if config and has_bfloat16_units() and config.unet.channels[0] >= WIDE else "float32"
+        wanted = "bfloat16" if config and is_wide(config) and multiplies_bfloat16_faster() else "float32"
     elif wanted == "auto":
         wanted = "float16"
     if wanted not in DTYPES:
@@ -319,19 +320,20 @@ def choose_dtype(wanted: str, device: torch.device, config: ModelConfig | None =
     return DTYPES[wanted]
 
 
-def why_dtype(dtype: torch.dtype) -> str:
+def why_dtype(dtype: torch.dtype, config: ModelConfig) -> str:
     """Why DTYPE=auto took this one on a processor. Where both are possible, measured times decided.
 
-    On one thread of a processor with AVX512-BF16, and at 256 px, the U-Net of SD 1.5 takes 0.54 times as long in
+    On one thread of an AMD EPYC with AVX512-BF16, and at 256 px, the U-Net of SD 1.5 takes 0.54 times as long in
     bfloat16 as in float32 and the decoder 0.49 times, with half the memory. The U-Net of the small model takes 0.8
     times as long, which is no reason to draw less exactly.
     """
     if dtype == torch.bfloat16:
         return "with which this processor is faster, and which takes half the memory; DTYPE=float32 is more exact"
-    return "this model is small" if has_bfloat16_units() else "this processor has no units for bfloat16"
+    if not has_bfloat16_units():
+        return "this processor has no units for bfloat16"
+    return "with which this processor is faster than with bfloat16" if is_wide(config) else "this model is small"
 
 
-def has_bfloat16_units() -> bool:
-    """Whether this is an x86 processor that multiplies matrices of bfloat16 faster than those of float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+def is_wide(config: ModelConfig) -> bool:
+    """Whether a model has layers as wide as those of Stable Diffusion 1.5."""
+    return config.unet.channels[0] >= WIDE

@@ -152,7 +152,7 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     dtype = ckpt.choose_dtype(settings.dtype, device, opened.config)
     name, why = str(dtype).removeprefix("torch."), ""
     if settings.dtype == "auto" and device.type == "cpu":
-        why = f" ({ckpt.why_dtype(dtype)})"
+        why = f" ({ckpt.why_dtype(dtype, opened.config)})"
         settings.dtype = name  # for FROM: on another processor it would be another one
     check_engine(settings.engine, device, dtype, settings.compile)
     if not opened.trained:

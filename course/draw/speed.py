@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course.draw.checkpoint import has_bfloat16_units
+from course.core.processor import has_bfloat16_units
 
 MOST_COMPILED = 200_000_000  # weights in a file; the small model has 16 million, Stable Diffusion 1.5 has 1,066 million
 
@@ -25,13 +25,18 @@ def speed_up(model: Any, device: torch.device, dtype: torch.dtype, compiled: boo
     if compiled:
         # The weights become constants of the program, which lays them out for the processor's kernels once and for all.
         torch._inductor.config.freezing = device.type == "cpu"
-        model.unet = torch.compile(model.unet)
-        model.vae.decoder = torch.compile(model.vae.decoder)
+        model.unet = torch.compile(model.unet, mode=compile_mode(device))
+        model.vae.decoder = torch.compile(model.vae.decoder, mode=compile_mode(device))
     elif device.type == "cpu" and can_pack(dtype):
         for part in (model.unet, model.vae):
             for module in part.modules():
                 if type(module) is nn.Conv2d and isinstance(module.padding, tuple) and module.padding_mode == "zeros":
                     module.__class__ = PackedConv2d
+
+
+def compile_mode(device: torch.device) -> str:
+    """For torch.compile: on a GPU of NVIDIA all kernels of a call are started together, as one CUDA graph."""
+    return "reduce-overhead" if device.type == "cuda" else "default"
 
 
 def check_compiler(device: torch.device, tensors: Mapping[str, Tensor]) -> None:

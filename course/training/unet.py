@@ -27,7 +27,7 @@ from course.core.weights import fill
 from course.core.writing import whole_file
 from course.training.clip import load_text_encoder
 from course.training.data import Pictures
-from course.training.loop import advice, memory_format, save_weights
+from course.training.loop import advice, generator_on, memory_format, save_weights
 from course.training.tokenizer import tokenizer_of
 from course.training.vae import load_vae, scaling_factor
 from solutions import stage11_training
@@ -125,7 +125,7 @@ class UNetPart:
         self.moments = encode_pictures(self.vae, pictures, out / self.latents_file, accelerator, 32 if on_cpu else 256)
         self.vae.scaling_factor = scaling_factor(out)
         self.tokenizer = tokenizer_of(out, config.clip)
-        self.tokenizer.bpe = lru_cache(maxsize=None)(self.tokenizer.bpe)
+        self.tokenizer.tokenize = lru_cache(maxsize=None)(self.tokenizer.tokenize)  # pyrefly: ignore
         self.schedule = NoiseSchedule()
         unet = UNet(config.unet)
         initialise_unet(unet)
@@ -134,11 +134,11 @@ class UNetPart:
 
     def latents_and_noise(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Latents of these pictures, and noise for them: twice (batch, channels, H / 8, W / 8)."""
-        moments = self.moments[chosen].float()
+        moments = self.moments[chosen].to(self.device).float()
         shape = (len(chosen), moments.shape[1] // 2, *moments.shape[2:])
-        latents = sample_latents(moments, torch.randn(shape, generator=generator)) * self.vae.scaling_factor
-        noise = torch.randn(shape, generator=generator)
-        return latents.to(self.device), noise.to(self.device)
+        generator = generator_on(self.device, generator)
+        noises = torch.randn((2, *shape), generator=generator, device=generator.device).to(self.device)
+        return sample_latents(moments, noises[0]) * self.vae.scaling_factor, noises[1]
 
     def contexts(self, captions: list[str]) -> Tensor:
         """(batch, 77, width)."""

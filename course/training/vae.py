@@ -18,7 +18,7 @@ from course.core.config import VAEConfig
 from course.core.weights import fill
 from course.core.writing import whole_file
 from course.training.data import Pictures
-from course.training.loop import advice, load_json, memory_format, save_weights
+from course.training.loop import advice, generator_on, load_json, memory_format, save_weights
 from solutions import stage11_training
 from solutions.stage05_vae import VAE, images_to_tensor, sample_latents, tensor_to_images
 
@@ -39,15 +39,18 @@ class Autoencoder(nn.Module):
         return self.vae.decoder(self.vae.post_quant_conv(latents)), moments
 
 
-def detailed_crop(image: np.ndarray, rng: np.random.Generator, candidates: int = 3) -> np.ndarray:
-    """The one of a few random crops in which most happens: (size, size, 3) -> (CROP, CROP, 3)."""
-    best, most = image[:CROP, :CROP], -1.0
-    for top, left in rng.integers(0, image.shape[0] - CROP + 1, size=(candidates, 2)):
-        crop = image[top : top + CROP, left : left + CROP]
-        detail = float(np.abs(np.diff(crop[::2, ::2].astype(np.int16), axis=0)).mean())
-        if detail > most:
-            best, most = crop, detail
-    return best
+def detailed_crops(images: Tensor, generator: torch.Generator, candidates: int = 3) -> Tensor:
+    """Of each picture, the one of a few random crops in which most happens.
+
+    (N, size, size, 3) -> (N, CROP, CROP, 3).
+    """
+    count, size = images.shape[:2]
+    corners = torch.randint(size - CROP + 1, (2, candidates, count, 1), generator=generator)
+    rows, columns = (corners + torch.arange(CROP)).to(images.device)  # (candidates, N, CROP) each
+    each = torch.arange(count, device=images.device)
+    crops = images[each[:, None, None], rows[..., :, None], columns[..., None, :]]
+    changes = crops[:, :, ::2, ::2].float().diff(dim=2).abs().mean(dim=(2, 3, 4))  # (candidates, N)
+    return crops[changes.argmax(dim=0), each]
 
 
 class VAEPart:
@@ -76,24 +79,23 @@ class VAEPart:
         self.batch = batch or (8 if device.type == "cpu" else 64)
         self.model = Autoencoder(VAE(config)).to(memory_format=memory_format(device))
 
-    def batch_of_pictures(self, progress: float, rng: np.random.Generator) -> Tensor:
+    def batch_of_pictures(self, progress: float, generator: torch.Generator) -> Tensor:
         """(batch, 3, CROP, CROP) for most of the training, then (batch / 2, 3, size, size); in [-1, 1]."""
-        images = self.pictures.images
-        crops = progress < self.crop_share and images.shape[1] > CROP
+        pictures = self.pictures
+        crops = progress < self.crop_share and pictures.images.shape[1] > CROP
         count = self.batch if crops else max(self.batch // 2, 1)
-        chosen = [images[i] for i in self.pictures.num_checked + rng.integers(0, self.pictures.num_trained, size=count)]
+        chosen = pictures.num_checked + torch.randint(pictures.num_trained, (count,), generator=generator)
+        images = torch.from_numpy(pictures.images[chosen.numpy()]).to(self.device)
         if crops:
-            chosen = [detailed_crop(image, rng) for image in chosen]
-        images = images_to_tensor(torch.from_numpy(np.stack(chosen)))
-        return images.contiguous(memory_format=memory_format(self.device))
+            images = detailed_crops(images, generator)
+        return images_to_tensor(images).contiguous(memory_format=memory_format(self.device))
 
     def loss(self, model: nn.Module, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        rng = np.random.default_rng(generator.initial_seed())
-        images = self.batch_of_pictures(progress, rng)
+        images = self.batch_of_pictures(progress, generator)
         batch, _, height, width = images.shape
-        factor = self.config.factor
-        noise = torch.randn(batch, self.config.latent_channels, height // factor, width // factor, generator=generator)
-        images, noise = images.to(self.device), noise.to(self.device)
+        shape = (batch, self.config.latent_channels, height // self.config.factor, width // self.config.factor)
+        generator = generator_on(self.device, generator)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
         outputs, moments = model(images, noise)
         moments = moments.float()
         loss = self.training.vae_loss(outputs.float(), images, moments, self.l2_weight)

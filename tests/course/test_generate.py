@@ -263,7 +263,7 @@ def test_options_change_the_picture(draw, changed):
 def wide_with_units(monkeypatch):
     """As if the model were as wide as Stable Diffusion 1.5, and the processor had units for bfloat16."""
     monkeypatch.setattr(checkpoint, "WIDE", 1)
-    monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda: True)
+    monkeypatch.setattr(checkpoint, "multiplies_bfloat16_faster", lambda: True)
 
 
 def test_bfloat16_where_it_pays(monkeypatch, wide_with_units):
@@ -273,16 +273,22 @@ def test_bfloat16_where_it_pays(monkeypatch, wide_with_units):
     assert checkpoint.choose_dtype("float32", cpu, tiny_config()) == torch.float32
     assert checkpoint.choose_dtype("auto", torch.device("cuda"), tiny_config()) == torch.float16
     monkeypatch.undo()
-    monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda: True)
+    monkeypatch.setattr(checkpoint, "multiplies_bfloat16_faster", lambda: True)
     assert checkpoint.choose_dtype("auto", cpu, tiny_config()) == torch.float32
     assert checkpoint.choose_dtype("auto", cpu, ModelConfig()) == torch.bfloat16
-    monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda: False)
+    monkeypatch.setattr(checkpoint, "multiplies_bfloat16_faster", lambda: False)
     assert checkpoint.choose_dtype("auto", cpu, ModelConfig()) == torch.float32
 
 
 def test_the_dtype_and_its_reason_are_said(draw, monkeypatch):
-    for units, words in ((True, "float32 (this model is small), "), (False, "float32 (this processor has no units")):
+    monkeypatch.setattr(checkpoint, "multiplies_bfloat16_faster", lambda: False)
+    for units, wide, words in (
+        (False, 1, "float32 (this processor has no units for bfloat16), "),
+        (True, 320, "float32 (this model is small), "),
+        (True, 1, "float32 (with which this processor is faster than with bfloat16), "),
+    ):
         monkeypatch.setattr(checkpoint, "has_bfloat16_units", lambda units=units: units)
+        monkeypatch.setattr(checkpoint, "WIDE", wide)
         assert words in draw()[1]
     assert "float32, loaded in" in draw("--dtype=float32")[1]  # no reason but that it was asked for
 

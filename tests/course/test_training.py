@@ -88,9 +88,24 @@ def test_pictures_are_drawn_once_and_a_larger_set_is_shared(tmp_path):
 def test_some_pictures_are_never_trained_on(pictures):
     assert pictures.num_checked == 6 and pictures.num_trained == 6
     part = vae.VAEPart(tiny_config().vae, pictures, torch.device("cpu"), batch=4)
-    seen = part.batch_of_pictures(1.0, np.random.default_rng(0))
+    seen = part.batch_of_pictures(1.0, torch.Generator().manual_seed(0))
     checked = part.checked_pictures(6)
     assert all((one != other).any() for one in seen for other in checked)
+
+
+def test_a_crop_is_a_part_of_its_own_picture_and_where_something_happens():
+    size = 96
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    flat = torch.stack([torch.stack([rows, columns, torch.full_like(rows, 10 * i)], dim=-1) for i in range(3)])
+    crops = vae.detailed_crops(flat.to(torch.uint8), torch.Generator().manual_seed(0)).long()
+    assert crops.shape == (3, vae.CROP, vae.CROP, 3)
+    for i, crop in enumerate(crops):
+        top, left = crop[0, 0, 0], crop[0, 0, 1]
+        assert torch.equal(crop, flat[i, top : top + vae.CROP, left : left + vae.CROP])
+    striped = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    striped[0, 80:90:4], striped[1, 6:16:4] = 255, 255
+    crops = vae.detailed_crops(striped, torch.Generator().manual_seed(0), candidates=20)
+    assert [int((crop[:, 0, 0] == 255).sum()) for crop in crops] == [3, 3]
 
 
 def test_the_decoder_is_trained_further_and_the_latents_stay(pictures, tmp_path):
