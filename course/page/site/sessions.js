@@ -4,6 +4,22 @@
 /** @typedef {Record<string, any>} Outputs name -> its numbers */
 /** @typedef {{ run: (name: string, inputs: Inputs) => Promise<Outputs> }} Engine what runs networks by their names */
 
+/**
+ * Every worker that was started here. Firefox frees one that nothing refers to but its own unfinished start, as is the case
+ * with the threads of ONNX Runtime; what such a thread says is lost, and the networks would never be ready.
+ * @type {Worker[]}
+ */
+const held = [];
+if (globalThis.Worker) {
+  globalThis.Worker = class extends Worker {
+    /** @param {ConstructorParameters<typeof Worker>} given */
+    constructor(...given) {
+      super(...given);
+      held.push(this);
+    }
+  };
+}
+
 /** Fetches a file, telling of each piece how many bytes it has. @param {string} name @param {(bytes: number) => void} [arrived] @param {RequestInit} [how] */
 export async function fetched(name, arrived, how) {
   const answer = await fetch(name, how);
