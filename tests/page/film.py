@@ -15,14 +15,14 @@ from PIL import Image
 from course.core.stages import ROOT
 from course.core.writing import whole_file
 from course.page import serve
-from tests.page.browser import Browser
+from tests.page.chromium import Chromium
 
 WINDOW = (1000, 900)
 PROMPT = "a red house on a green hill at night"
 WORDS = ("house", "hill", "night")
 
 
-def take(browser: Browser, folder: Path) -> Image.Image:
+def take(browser: Chromium, folder: Path) -> Image.Image:
     """The part of the page with the pictures."""
     box = browser.run(
         "(({left, top, right, bottom}) => [left, top, right, bottom])"
@@ -37,7 +37,7 @@ def main(page: Path) -> None:
     frames: list[tuple[Image.Image, int]] = []
     with serve.server(page) as running, tempfile.TemporaryDirectory() as name:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        browser = Browser()
+        browser = Chromium()
         try:
             browser.resize(*WINDOW)
             browser.open(f"http://127.0.0.1:{running.server_port}/")
