@@ -142,11 +142,15 @@ class VAEPart:
 
 
 class DecoderPart(VAEPart):
-    """The decoder alone, in training behind the encoder as it is."""
+    """The decoder alone, in training behind the encoder as it is, on whole pictures.
+
+    On crops the decoder of the small model's fifth version fell from 29.5 dB to 28.4 within 12 minutes; 13 minutes of
+    whole pictures brought it back to 29.5, and 16 more to 29.7.
+    """
 
     name = "decoder"
     learning_rate = 1e-3
-    crop_share = 0.5
+    crop_share = 0.0
 
     def __init__(
         self,
@@ -160,8 +164,13 @@ class DecoderPart(VAEPart):
         super().__init__(config, pictures, device, batch, training)
         vae = self.model.vae
         fill(vae, out / "vae.safetensors", advice("vae"))
+        self.latent_std = 1.0 / scaling_factor(out)
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
+
+    def check(self) -> dict[str, float]:
+        """The ratio of now, and the spread as it is: a U-Net may be trained on latents that were divided by it."""
+        return super().check() | {"latent_std": self.latent_std}
 
 
 def load_vae(config: VAEConfig, out: Path) -> VAE:

@@ -112,6 +112,7 @@ def test_the_decoder_is_trained_further_and_the_latents_stay(pictures, tmp_path)
     config = VAEConfig(channels=(4, 4, 8, 8), blocks_per_level=1, num_groups=2)
     trained = randomised(VAE(config))
     loop.save_weights(tmp_path / "vae.safetensors", trained.state_dict())
+    (tmp_path / "vae.json").write_text('{"latent_std": 1.5}', encoding="utf-8")
     part = vae.DecoderPart(config, pictures, tmp_path, torch.device("cpu"), batch=2)
     loop.train(part, loop.Settings(tmp_path, steps=2), loop.make_accelerator())
     after = vae.load_vae(config, tmp_path)
@@ -119,6 +120,7 @@ def test_the_decoder_is_trained_further_and_the_latents_stay(pictures, tmp_path)
     changed = {name for name, weight in after.state_dict().items() if not torch.equal(weight, before[name])}
     assert {"post_quant_conv.weight", "decoder.conv_in.weight", "decoder.conv_out.bias"} <= changed
     assert not [name for name in changed if name.startswith(("encoder.", "quant_conv."))]
+    assert vae.scaling_factor(tmp_path) == 1.0 / 1.5, "the U-Net of this run may be trained on latents of this scale"
     assert unet.encoder_digest(after) == unet.encoder_digest(trained)
     trained.quant_conv.bias.data[0] += 1.0
     assert unet.encoder_digest(after) != unet.encoder_digest(trained)
