@@ -23,7 +23,7 @@ from course.draw.checkpoint import DTYPES, TINY, build, choose_device, choose_dt
 from course.draw.settings import SAMPLERS, Settings
 from course.draw.speed import speed_up
 from tools.measuring import SAMPLERS as WITHOUT_NOISE
-from tools.measuring import BenchOptions, measure, processor, table
+from tools.measuring import WAYS, BenchOptions, measure, processor, table
 
 PROMPT = "a red house in a green meadow at night"
 GREY_LEVELS = {"float32": 0.25, "float16": 1.0, "bfloat16": 3.0}  # that a picture may differ, in the mean
@@ -46,7 +46,7 @@ class Check:
 
 
 def report(options: ReportOptions) -> int:
-    """Runs the command; returns its exit code: 1 if a check failed. The file is written in any case."""
+    """Runs the command; returns its exit code: 1 if a check or a row failed. The file is written in any case."""
     device = choose_device(options.device)
     check_writable(options.out)
     checks = []
@@ -55,12 +55,18 @@ def report(options: ReportOptions) -> int:
         checks.append(check)
     rows: list[dict[str, str]] = []
     with contextlib.ExitStack() as stack:
-        for row in bench_rows(options, stack):  # what is measured is not lost if a later row fails
-            rows.append(measure(row, device))
-            with whole_file(options.out) as temporary:
+        for row in bench_rows(options, stack):
+            with failures_noted(f"the row {WAYS[row.way]}, {row.width or 128} px") as check:
+                rows.append(measure(row, device))
+                check.passed = True
+            if check.passed:
+                print(table(rows[-1:]), flush=True)
+            else:
+                checks.append(check)
+                print(f"FAILED: {check.name}: {check.found}", flush=True)
+            with whole_file(options.out) as temporary:  # at once: a later row may end the process
                 temporary.write_text(page(device, checks, rows), encoding="utf-8")
-            print(table(rows[-1:]), flush=True)
-    print(f"\n{short_path(options.out)}\n\n{table(rows)}")
+    print(f"\n{short_path(options.out)}" + (f"\n\n{table(rows)}" if rows else ""))
     return int(not all(check.passed for check in checks))
 
 
@@ -141,7 +147,7 @@ def page(device: torch.device, checks: list[Check], rows: list[dict[str, str]]) 
     lines = [f"# {name_of(device)}", "", f"torch {torch.__version__}; DTYPE=auto is {auto} with the small model.", ""]
     lines += ["| check | result |", "|---|---|"]
     lines += [f"| {check.name} | {'passed' if check.passed else '**failed**'}: {check.found} |" for check in checks]
-    return "\n".join([*lines, "", "ours / diffusers:", "", table(rows), ""])
+    return "\n".join([*lines, "", *(["ours / diffusers:", "", table(rows), ""] if rows else [])])
 
 
 def name_of(device: torch.device) -> str:

@@ -51,3 +51,21 @@ def test_a_failed_check_is_told_and_counts(report, monkeypatch, capsys):
     assert "**failed**: RuntimeError: no kernel |" in text
     assert "**failed**: 63.750 grey levels in the mean, 1.0 allowed |" in text
     assert "**failed**: nan grey levels" in text and "FAILED: ddim in float16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("failing", ["eager", "compiled"])
+def test_a_row_that_fails_is_told_and_the_others_are_kept(monkeypatch, tmp_path, capsys, failing):
+    def measure(row, device):
+        if row.way == failing:
+            raise RuntimeError("out of memory\nTry less.")
+        return {"how": "the other row"}
+
+    monkeypatch.setattr(gpu_report, "all_checks", lambda device: [gpu_report.Check("draws", True, "it does")])
+    monkeypatch.setattr(gpu_report, "measure", measure)
+    out = tmp_path / "report.md"
+    options = gpu_report.ReportOptions.parse(["--device=cpu", "--full=0", f"--out={out}"], "gpu-report", "")
+    assert gpu_report.report(options) == 1
+    text, said = out.read_text(encoding="utf-8"), capsys.readouterr().out
+    assert "| the other row |" in text and "| draws | passed: it does |" in text
+    assert f"| the row {failing}, 128 px | **failed**: RuntimeError: out of memory |" in text
+    assert f"FAILED: the row {failing}, 128 px: RuntimeError: out of memory" in said
