@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from course.core.assemble import Blocks, for_generating
+from course.core.kernels import fused_functions
 from course.core.limits import Stuck, limited
 from course.core.stages import PIPELINE, ROOT, Stage, short_path
 from course.core.writing import whole_file
@@ -66,6 +67,7 @@ class Easel:
     """What draws: the checkpoint, opened once."""
 
     opened: ckpt.Checkpoint = field(default_factory=ckpt.open_checkpoint)
+    _unfused: dict[tuple[int, str], ndarray] = field(default_factory=dict)
 
     def picture(self, blocks: Blocks, model, way: Way) -> ndarray:
         """The picture that `make generate` draws this way, (height, width, 3), uint8."""
@@ -85,6 +87,20 @@ class Easel:
         blocks = for_generating("solutions", fused=True).load()
         model = self.build(blocks)
         return {way.name: self.picture(blocks, model, way) for way in WAYS}
+
+    def right_beside(self, stage: Stage, way: Way) -> ndarray:
+        """What a mistake of this stage is to be compared with: the right picture, with the formulas of the stage.
+
+        A stage with a mistake has formulas, and torch's kernels in their place round in another way.
+        """
+        if not fused_functions(stage.number):
+            return self.right[way.name]
+        key = stage.number, way.name
+        if key not in self._unfused:
+            text = stage.solution.read_text(encoding="utf-8")
+            blocks = for_generating("solutions", fused=True, overrides={stage.number: text}).load()
+            self._unfused[key] = self.picture(blocks, self.build(blocks), way)
+        return self._unfused[key]
 
 
 @dataclass
@@ -112,7 +128,7 @@ def drawn_with(easel: Easel, stage: Stage, mistake: Mistake) -> Exhibit:
             for way in WAYS:
                 if stage.number in way.stages:
                     picture = easel.picture(blocks, model, way)
-                    if (picture != easel.right[way.name]).any():
+                    if (picture != easel.right_beside(stage, way)).any():
                         found.way, found.picture = way, picture
                         break
     except (Exception, Stuck) as error:

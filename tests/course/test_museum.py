@@ -97,7 +97,7 @@ def test_what_shows_something_else(right):
     ("name", "way"),
     [
         ("stage04/tiled", "from text"),
-        ("stage02/sigmoid-by-hand", None),
+        ("stage01/only-float16-converted", None),
         ("stage08/euler-sign", "SAMPLER=euler"),
         ("stage07/conv-in-not-among-the-skips", "error"),
     ],
