@@ -56,7 +56,8 @@ def report(options: ReportOptions) -> int:
     rows: list[dict[str, str]] = []
     with contextlib.ExitStack() as stack:
         for row in bench_rows(options, stack):
-            with failures_noted(f"the row {WAYS[row.way]}, {row.width or 128} px") as check:
+            pixels = f", {row.width} px" if row.width else ""
+            with failures_noted(f"the row {Path(row.checkpoint).parent.name}{pixels}, {WAYS[row.way]}") as check:
                 rows.append(measure(row, device))
                 check.passed = True
             if check.passed:

@@ -228,7 +228,7 @@ def measure(options, device) -> dict[str, str]:
     openvino = device.type == "cpu" and dtype in ROUNDING and is_installed("openvino")
     measured = WHO if openvino else WHO[:2]
     kind = f"{str(dtype).removeprefix('torch.')}, {WAYS[options.way]}"
-    print(f"{short_path(options.checkpoint)}, {kind}: memory ...", file=sys.stderr, flush=True)
+    print(f"{short_path(options.checkpoint)}, {kind} ...", file=sys.stderr, flush=True)
     memory = {who: peak_memory(options, who) for who in measured} if device.type != "cuda" else {}
     torch.compiler.reset()
     seconds: dict[str, list[float]] = {who: [] for who in measured}

@@ -19,8 +19,8 @@ def has_bfloat16_units() -> bool:
 def multiplies_bfloat16_faster() -> bool:
     """Whether this processor multiplies matrices of bfloat16 faster than those of float32; measured, in about 0.1 s.
 
-    Its instructions alone do not say it: with AVX512-BF16 an AMD EPYC needed half of float32's time, and an Intel Xeon
-    whose AMX was switched off 1.7 times as long.
+    Its instructions alone do not say it. With AVX512-BF16, and compared with float32, an AMD EPYC took 0.54 times as
+    long for the U-Net of SD 1.5, and an Intel Xeon without AMX 1.7 times as long for convolutions of its widths.
     """
     if not has_bfloat16_units():
         return False

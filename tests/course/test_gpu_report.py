@@ -67,5 +67,5 @@ def test_a_row_that_fails_is_told_and_the_others_are_kept(monkeypatch, tmp_path,
     assert gpu_report.report(options) == 1
     text, said = out.read_text(encoding="utf-8"), capsys.readouterr().out
     assert "| the other row |" in text and "| draws | passed: it does |" in text
-    assert f"| the row {failing}, 128 px | **failed**: RuntimeError: out of memory |" in text
-    assert f"FAILED: the row {failing}, 128 px: RuntimeError: out of memory" in said
+    assert f"| the row tiny, {failing} | **failed**: RuntimeError: out of memory |" in text
+    assert f"FAILED: the row tiny, {failing}: RuntimeError: out of memory" in said

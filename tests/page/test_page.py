@@ -680,7 +680,7 @@ def test_it_draws_without_a_network_and_without_the_hosts_headers(folder, monkey
 
 @NEEDS_FIREFOX
 def test_it_becomes_ready_in_firefox_however_long_its_threads_take_to_start(address):
-    """Beside programs that keep each processor busy. Firefox frees a worker that nothing holds: see sessions.js."""
+    """Beside programs that keep each processor busy. Without the list of workers in sessions.js it often does not."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     browser = Firefox()
     try:

@@ -5,8 +5,8 @@
 /** @typedef {{ run: (name: string, inputs: Inputs) => Promise<Outputs> }} Engine what runs networks by their names */
 
 /**
- * Every worker that was started here. Firefox frees one that nothing refers to but its own unfinished start, as is the case
- * with the threads of ONNX Runtime; what such a thread says is lost, and the networks would never be ready.
+ * Every worker that was started here. Without this list the networks were often never ready in Firefox 140: what a thread of
+ * ONNX Runtime said did not arrive. It seems to free a worker that nothing refers to but its own unfinished start.
  * @type {Worker[]}
  */
 const held = [];
