@@ -74,7 +74,6 @@ def load_diffusers(options, device, dtype) -> Callable:
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
     if options.way == "compiled":
-        torch._inductor.config.freezing = False  # ours may have set it
         pipeline.unet = torch.compile(pipeline.unet, mode=compile_mode(device))
         pipeline.vae.decoder = torch.compile(pipeline.vae.decoder, mode=compile_mode(device))
     return drawn_by(pipeline, options, dtype)
@@ -304,7 +303,7 @@ class BenchOptions(Options):
     dtype: str = option("auto", "one, or several with commas between them")
     blocks: str = like(Settings, "blocks", "solutions")
     compile: bool | None = option(
-        None, "1: compiled, 0: as it is; by default both for the small model, as it is for others"
+        None, "on a GPU, 1: compiled, 0: as it is; by default both for the small model, as it is for others"
     )
     engine: str | None = like(Settings, "engine", None, "what runs ours; by default also openvino for the small model")
     all: bool = option(False, "every row of the README; CHECKPOINT: a file of full size (default: untrained)")

@@ -6,15 +6,44 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from course.core.config import ModelConfig
 from course.core.messages import Refusal, first_line
+from course.draw.checkpoint import is_wide
 
+FEW_STEPS = (
+    1000  # of all pictures; with fewer, the small model is recorded (3.3 s) for longer than that saves (4 ms each)
+)
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.2}  # of the largest value; measured: 1e-6 and 0.02
+
+
+def choose_engine(
+    wanted: str, steps: int, device: torch.device, dtype: torch.dtype, compiled: bool, config: ModelConfig
+) -> str:
+    """The engine that takes the least time in all, if that is left to us ("auto"); otherwise the one that is wanted.
+
+    Args:
+        wanted: "auto", "torch" or "openvino".
+        steps: how often the U-Net will be called.
+        device, dtype, compiled: where, in what, and whether compiled it would draw with torch.
+        config: of the model. A wide one takes as long with torch.
+
+    Returns:
+        "torch" or "openvino".
+    """
+    if wanted != "auto":
+        return wanted
+    try:
+        check_engine("openvino", device, dtype, compiled)
+    except Refusal:
+        return "torch"
+    return "torch" if steps < FEW_STEPS or is_wide(config) else "openvino"
 
 
 def check_engine(engine: str, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
     """A Refusal, in one sentence, if this engine is not installed or cannot do what is asked of it."""
-    if engine == "torch":
+    if engine != "openvino":
         return
     if importlib.util.find_spec(engine) is None:
         raise Refusal("ENGINE=openvino is not installed here: pip install openvino, or draw with ENGINE=torch.")
@@ -26,15 +55,16 @@ def check_engine(engine: str, device: torch.device, dtype: torch.dtype, compiled
         raise Refusal("ENGINE=openvino and COMPILE=1 do not go together: choose one of them.")
 
 
-def use_openvino(model: Any, dtype: torch.dtype) -> None:
+def use_openvino(model: Any, dtype: torch.dtype, asked: bool = True) -> None:
     """Makes U-Net and decoder of a filled StableDiffusion (stage 9), in float32, run in OpenVINO.
 
     Args:
         model: changed in place.
         dtype: what OpenVINO computes in; what goes in and comes out is float32.
+        asked: whether somebody asked for it; if not, a module that OpenVINO cannot run is run as it is.
     """
-    model.unet = InOpenVINO(model.unet, dtype)
-    model.vae.decoder = InOpenVINO(model.vae.decoder, dtype)
+    model.unet = InOpenVINO(model.unet, dtype, asked)
+    model.vae.decoder = InOpenVINO(model.vae.decoder, dtype, asked)
 
 
 class InOpenVINO(nn.Module):
@@ -46,20 +76,28 @@ class InOpenVINO(nn.Module):
     Args:
         module: takes and returns tensors, the same number of them each time.
         dtype: what OpenVINO computes in.
+        asked: a module that OpenVINO cannot run is refused; if not asked, it is run as it is, and a note says so.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype):
+    def __init__(self, module: nn.Module, dtype: torch.dtype, asked: bool = True):
         super().__init__()
         self.module = module
         self.dtype = dtype
-        self.recorded: Any = None
+        self.asked = asked
         self.programs: dict[tuple[torch.Size, ...], Any] = {}
 
     def forward(self, *inputs: Tensor) -> Tensor:
         shapes = tuple(tensor.shape for tensor in inputs)
         if shapes not in self.programs:
-            self.programs[shapes] = self.program(inputs)
-        return self.run(self.programs[shapes], inputs)
+            try:
+                self.programs[shapes] = self.program(inputs)
+            except Refusal as refusal:
+                if self.asked:
+                    raise
+                tqdm.write(f"Note: {str(refusal).removesuffix(': draw with ENGINE=torch.')}: it goes on with torch.")
+                self.programs[shapes] = None
+        program = self.programs[shapes]
+        return self.module(*inputs) if program is None else self.run(program, inputs)
 
     def run(self, program: Any, inputs: tuple[Tensor, ...]) -> Tensor:
         results = program.infer([tensor.contiguous().numpy() for tensor in inputs], share_inputs=True)
@@ -72,17 +110,15 @@ class InOpenVINO(nn.Module):
         others = tuple(another(tensor) for tensor in inputs)
         wanted = self.module(*others)  # also: a mistake in a learner's block shows here, as it does without an engine
         try:
-            if self.recorded is None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore"
-                    )  # of torch, that it records; of numpy, that a view cannot be written to
-                    self.recorded = openvino.convert_model(self.module, example_input=inputs)
-            shaped = self.recorded.clone()
-            shaped.reshape({i: list(tensor.shape) for i, tensor in enumerate(inputs)})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch, that it records; of numpy, that a view cannot be written to
+                # Recorded by torch itself, whose own check would take as long as all the rest: that is made below.
+                recorded = torch.jit.freeze(torch.jit.trace(self.module.eval(), inputs, check_trace=False))
+                shapes = [tuple(tensor.shape) for tensor in inputs]
+                converted = openvino.convert_model(recorded, example_input=inputs, input=shapes)
             precision = "bf16" if self.dtype == torch.bfloat16 else "f32"
             settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-            program = openvino.Core().compile_model(shaped, "CPU", settings).create_infer_request()
+            program = openvino.Core().compile_model(converted, "CPU", settings).create_infer_request()
             found = self.run(program, others)
         except MemoryError:
             raise

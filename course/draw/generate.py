@@ -140,21 +140,23 @@ def say_mistake(name: str | None) -> None:
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     from course.draw import checkpoint as ckpt
     from course.draw import pictures
-    from course.draw.engine import check_engine
-    from course.draw.speed import check_compiler
+    from course.draw.engine import check_engine, choose_engine
+    from course.draw.speed import check_compile
 
     started = time.perf_counter()
     device = ckpt.choose_device(settings.device)
     ckpt.choose_dtype(settings.dtype, device)  # refuses an unknown one
+    check_compile(settings.compile, device)
     opened = ckpt.open_checkpoint(settings.checkpoint or ckpt.TINY, settings.tokenizer)
-    if settings.compile:
-        check_compiler(device, opened.tensors)
     dtype = ckpt.choose_dtype(settings.dtype, device, opened.config)
     name, why = str(dtype).removeprefix("torch."), ""
     if settings.dtype == "auto" and device.type == "cpu":
         why = f" ({ckpt.why_dtype(dtype, opened.config)})"
         settings.dtype = name  # for FROM: on another processor it would be another one
     check_engine(settings.engine, device, dtype, settings.compile)
+    asked = settings.engine == "openvino"
+    steps = settings.steps * settings.count
+    settings.engine = choose_engine(settings.engine, steps, device, dtype, settings.compile, opened.config)  # for FROM
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor
@@ -167,12 +169,16 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     seed = settings.seed = random.SystemRandom().randrange(2**31) if settings.seed is None else settings.seed
 
     stop_if_asked()  # from here on nothing is imported in which a Ctrl-C gets lost
-    model = build_model(blocks, opened, device, dtype, settings)
+    model = build_model(blocks, opened, device, dtype, settings, asked)
     opened.tensors = {}  # the file is closed while it draws
-    name += why if settings.engine == "torch" else f"{why} with OpenVINO"
+    name += why
+    if settings.engine == "openvino":
+        name += " with OpenVINO" + ("" if asked else ", which is faster for so many steps")
     print(f"{short_path(opened.path)} on {device}, {name}, loaded in {time.perf_counter() - started:.1f} s")
     if settings.compile:
         print("U-Net and decoder are compiled when they are first used: that takes minutes.")
+    if settings.engine == "openvino":
+        print("U-Net and decoder are recorded when they are first used: that takes seconds.")
 
     target = out
     results = []
@@ -200,8 +206,12 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
         print(f"{short_path(target)}  all {len(results)}")
 
 
-def build_model(blocks, opened, device, dtype, settings: Settings):
-    """The open checkpoint as a StableDiffusion (stage 9) that draws fast; notes what it cannot do as asked for."""
+def build_model(blocks, opened, device, dtype, settings: Settings, asked: bool = True):
+    """The open checkpoint as a StableDiffusion (stage 9) that draws fast; notes what it cannot do as asked for.
+
+    Args:
+        asked: whether its engine was asked for, so that it must be that one.
+    """
     import torch
 
     from course.draw.checkpoint import build
@@ -225,7 +235,7 @@ def build_model(blocks, opened, device, dtype, settings: Settings):
     warn_if_cut(model.tokenizer, "PROMPT", settings.prompt)
     warn_if_cut(model.tokenizer, "NEGATIVE", settings.negative)
     if engine:
-        use_openvino(model, dtype)
+        use_openvino(model, dtype, asked)
     else:
         speed_up(model, device, dtype, settings.compile)
     return model

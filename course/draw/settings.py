@@ -54,9 +54,10 @@ class Settings(Options):
         None, "draws with a mistake in one stage, such as stage08/betas-not-squared; docs/mistakes.md shows them"
     )
     engine: str = option(
-        "torch",
-        "what runs U-Net and decoder: torch; or openvino, if installed: faster on a processor, but slow to start",
-        choices=("torch", "openvino"),
+        "auto",
+        "what runs U-Net and decoder: torch; openvino, if installed: faster on a processor, but slow to start; "
+        "auto: openvino for many pictures of a small model",
+        choices=("auto", "torch", "openvino"),
     )
     lora: str | None = option(
         None, "LoRA file to draw with, or FILE:0.8 for that strength; several with commas between them"
@@ -65,7 +66,9 @@ class Settings(Options):
     motion: str | None = option(
         None, "with FRAMES: file of motion modules, of this course or of AnimateDiff; by default beside the checkpoint"
     )
-    compile: bool = option(False, "compile U-Net and decoder first: minutes and memory that pay off for many pictures")
+    compile: bool = option(
+        False, "on a GPU: compile U-Net and decoder first, which takes minutes and pays off for many pictures"
+    )
     init_sha256: str | None = None  # of the files, so that FROM can tell whether they are still the same
     mask_sha256: str | None = None
     lora_sha256: str | None = None

@@ -1,17 +1,17 @@
-"""What makes drawing faster without a word changed in the stages: packed convolutions, torch.compile."""
+"""What makes drawing faster without a word changed in the stages: packed weights, torch.compile."""
 
-import os
 import platform
-import shutil
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from course.core.messages import Refusal
 from course.core.processor import has_bfloat16_units
 
-MOST_COMPILED = 200_000_000  # weights in a file; the small model has 16 million, Stable Diffusion 1.5 has 1,066 million
+LEAST_PACKED = (
+    4_000_000  # multiplications in a product of matrices; with fewer, to call oneDNN takes longer than it saves
+)
 
 
 def speed_up(model: Any, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
@@ -23,8 +23,6 @@ def speed_up(model: Any, device: torch.device, dtype: torch.dtype, compiled: boo
         compiled: U-Net and decoder are compiled when they first draw, and again for another size.
     """
     if compiled:
-        # The weights become constants of the program, which lays them out for the processor's kernels once and for all.
-        torch._inductor.config.freezing = device.type == "cpu"
         model.unet = torch.compile(model.unet, mode=compile_mode(device))
         model.vae.decoder = torch.compile(model.vae.decoder, mode=compile_mode(device))
     elif device.type == "cpu" and can_pack(dtype):
@@ -32,6 +30,8 @@ def speed_up(model: Any, device: torch.device, dtype: torch.dtype, compiled: boo
             for module in part.modules():
                 if type(module) is nn.Conv2d and isinstance(module.padding, tuple) and module.padding_mode == "zeros":
                     module.__class__ = PackedConv2d
+                elif type(module) is nn.Linear:
+                    module.__class__ = PackedLinear
 
 
 def compile_mode(device: torch.device) -> str:
@@ -39,42 +39,48 @@ def compile_mode(device: torch.device) -> str:
     return "reduce-overhead" if device.type == "cuda" else "default"
 
 
-def check_compiler(device: torch.device, tensors: Mapping[str, Tensor]) -> None:
-    """ValueError, in one sentence, if the weights of a checkpoint cannot be compiled here, or not usefully.
+def check_compile(compiled: bool, device: torch.device) -> None:
+    """A Refusal, in one sentence, if the model is to be compiled where that does not pay.
 
-    On a processor, torch.compile calls a C++ compiler. Compiled, the weights are constants of the program, in memory
-    twice. The small model is so small that this does not matter. The U-Net of Stable Diffusion 1.5, on one thread of an
-    AMD EPYC, took 9.3 GB at most, and 2.6 s for a call; with packed convolutions instead it took 3.9 GB and 2.8 s.
+    It does not on a processor. The small model takes as long as it does with packed weights, and that of the size of
+    Stable Diffusion 1.5 hardly less than with packed convolutions, with twice the memory.
     """
-    if device.type != "cpu":
-        return
-    name = os.environ.get("CXX") or ("clang++" if platform.system() == "Darwin" else "g++")
-    if shutil.which(name) is None:
-        raise ValueError(f"COMPILE=1 needs a C++ compiler, and {name} is not installed: draw with COMPILE=0.")
-    if sum(tensor.numel() for tensor in tensors.values()) > MOST_COMPILED:
-        raise ValueError(
-            "COMPILE=1 does not pay for a model of this size on a processor, where it takes more than twice the memory "
-            "and hardly less time: draw with COMPILE=0."
+    if compiled and device.type == "cpu":
+        raise Refusal(
+            "COMPILE=1 is for a GPU, a processor is as fast without it: draw with COMPILE=0, or with ENGINE=openvino."
         )
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether the convolutions of this processor, in this dtype, are those of oneDNN."""
+    """Whether oneDNN has kernels for this processor and dtype that read packed weights."""
     if not torch.backends.mkldnn.is_available() or platform.machine() not in ("x86_64", "AMD64"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and has_bfloat16_units())
 
 
-class PackedConv2d(nn.Conv2d):
-    """A convolution with its weights in the order in which the processor's kernel reads them.
+class Packed(nn.Module):
+    """A layer with its weights in the order in which the processor's kernel reads them.
 
-    nn.Conv2d brings them into that order at every call, which takes longer than the convolution itself where a picture
-    is small and has many channels. Which order it is depends on the size of the picture: the first one decides, and
-    for another one the result is the same, only later.
+    torch brings them into that order at every call. For a convolution of a small picture with many channels that takes
+    longer than the convolution itself. For products of matrices in float32 torch takes another library, MKL, which on
+    an AMD EPYC took 2.3 times as long as oneDNN, the library used here. Which order it is depends on the first input;
+    for one of another size the result is the same, only later.
     """
 
     packed: Tensor | None = None
 
+    def keep(self, packed: Tensor) -> None:
+        """Takes the packed weights in the place of the others."""
+        self.packed = packed
+        del self.weight
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight" and self.packed is not None:
+            return self.packed.to_dense()
+        return super().__getattr__(name)
+
+
+class PackedConv2d(Packed, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore  # nn.Conv2d calls it `input`
         weight = self.weight if self.packed is None else self.packed
         if x.ndim != 4 or x.shape[1] != self.in_channels or x.dtype != weight.dtype:
@@ -82,11 +88,18 @@ class PackedConv2d(nn.Conv2d):
         arguments = (self.padding, self.stride, self.dilation, self.groups)
         if self.packed is None:
             reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
-            self.packed = reorder(weight.to_mkldnn(), *arguments, x.shape)
-            del self.weight
+            self.keep(reorder(weight.to_mkldnn(), *arguments, x.shape))
         return torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *arguments, "none", [], "")
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "weight" and self.packed is not None:
-            return self.packed.to_dense()
-        return super().__getattr__(name)
+
+class PackedLinear(Packed, nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore  # nn.Linear calls it `input`
+        weight = self.weight if self.packed is None else self.packed
+        if x.ndim == 0 or x.shape[-1] != self.in_features or x.dtype != weight.dtype:
+            return super().forward(x)  # which says what is wrong with it
+        if self.packed is None:
+            rows = x.numel() // self.in_features
+            if rows * self.in_features * self.out_features < LEAST_PACKED:
+                return super().forward(x)
+            self.keep(torch.ops.mkldnn._reorder_linear_weight(weight, rows))
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")

@@ -88,7 +88,7 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
     accelerator = loop.make_accelerator()
     accelerator.print(whose(blocks))
     training = blocks[TRAINING]
-    use_fused_kernels(attention=accelerator.device.type != "cpu" or accelerator.mixed_precision == "no")
+    use_fused_kernels()
     film = options.part == "motion"
     most, per_minute = (MOST_FILMS, FILMS_PER_MINUTE) if film else (MOST_PICTURES, PICTURES_PER_MINUTE)
     count = options.pictures or min(most, max(64, int(per_minute * options.minutes)))

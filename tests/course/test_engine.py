@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from course import cli
+from course.core.config import ModelConfig
 from course.core.messages import Refusal
 from course.draw import engine
-from course.draw.engine import InOpenVINO, check_engine
+from course.draw.checkpoint import TINY, open_checkpoint
+from course.draw.engine import FEW_STEPS, InOpenVINO, check_engine, choose_engine
+from course.draw.pictures import read_settings
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.limit(60)
@@ -48,7 +51,40 @@ def test_where_it_is_not_installed_one_sentence_says_so(monkeypatch, capsys, tmp
     ]
     assert not (tmp_path / "out.png").exists()
     assert cli.main(["generate", "--engine=onnx"]) == 2
-    assert "choose torch or openvino" in capsys.readouterr().err
+    assert "choose auto, torch or openvino" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not TINY.exists(), reason="the checkpoint is not here")
+def test_auto_is_what_takes_least_time(monkeypatch, installed):
+    small, wide = open_checkpoint(TINY).config, ModelConfig()
+    many = ("auto", FEW_STEPS, CPU, torch.float32, False)
+    assert choose_engine(*many, small) == "openvino" and choose_engine(*many, wide) == "torch"
+    assert choose_engine("auto", FEW_STEPS - 1, CPU, torch.float32, False, small) == "torch"
+    assert choose_engine("auto", FEW_STEPS, torch.device("cuda"), torch.float32, False, small) == "torch"
+    assert choose_engine("auto", FEW_STEPS, CPU, torch.float16, False, small) == "torch"
+    assert choose_engine("auto", FEW_STEPS, CPU, torch.float32, True, small) == "torch"
+    for asked in ("torch", "openvino"):
+        assert choose_engine(asked, 1, CPU, torch.float32, False, wide) == asked
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert choose_engine(*many, small) == "torch"
+
+
+@pytest.mark.skipif(not TINY.exists(), reason="the checkpoint is not here")
+def test_many_pictures_are_drawn_by_openvino_and_a_picture_remembers_it(library, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("course.draw.engine.FEW_STEPS", 4)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace())
+    out = tmp_path / "out.png"
+    draw = ["generate", "--steps=2", "--device=cpu", "--blocks=solutions", "--seed=1", f"--out={out}"]
+    assert cli.main(draw) == 0
+    assert "OpenVINO" not in capsys.readouterr().out and read_settings(str(out))["engine"] == "torch"
+    assert cli.main([*draw, "--count=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "with OpenVINO, which is faster for so many steps, loaded" in shown and "recorded when" in shown
+    second = tmp_path / "out-2.png"
+    assert read_settings(str(second))["engine"] == "openvino"
+    assert cli.main(["generate", f"--from={second}", f"--out={tmp_path / 'again.png'}"]) == 0
+    assert "float32 with OpenVINO, loaded" in capsys.readouterr().out
+    assert (tmp_path / "again.png").read_bytes() == second.read_bytes()
 
 
 class Block(nn.Module):
@@ -71,33 +107,23 @@ class Pretended:
     """In place of OpenVINO: it runs the recorded module, in which what Python works out stays as it was."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.shapes: list[dict[int, list[int]]] = []
         self.fails = False
         pretended = SimpleNamespace(convert_model=self.convert_model, Core=lambda: self)
         monkeypatch.setitem(sys.modules, "openvino", pretended)
 
-    def convert_model(self, module: nn.Module, example_input: tuple[Tensor, ...]):
+    def convert_model(self, module: torch.jit.ScriptModule, example_input: tuple[Tensor, ...], input: list):
         if self.fails:
             raise ArithmeticError("an operation\nis not known")
-        self.traced = torch.jit.trace(module, example_input, check_trace=False)
-        return self
+        assert input == [tuple(tensor.shape) for tensor in example_input]
+        return module
 
-    def clone(self):
-        return self
+    def compile_model(self, model: torch.jit.ScriptModule, device: str, settings: dict):
+        assert device == "CPU" and settings["INFERENCE_PRECISION_HINT"] in ("f32", "bf16")
 
-    def reshape(self, shapes: dict[int, list[int]]) -> None:
-        self.shapes.append(shapes)
+        def infer(inputs: list, share_inputs: bool):
+            return [model(*map(torch.from_numpy, inputs)).numpy()]
 
-    def compile_model(self, model, device: str, settings: dict):
-        assert device == "CPU"
-        self.precision = settings["INFERENCE_PRECISION_HINT"]
-        return self
-
-    def create_infer_request(self):
-        return self
-
-    def infer(self, inputs: list, share_inputs: bool):
-        return [self.traced(*map(torch.from_numpy, inputs)).numpy()]
+        return SimpleNamespace(create_infer_request=lambda: SimpleNamespace(infer=infer))
 
 
 @pytest.fixture
@@ -137,10 +163,15 @@ def test_a_module_that_cannot_be_recorded_is_refused(library):
 
 
 @torch.inference_mode()
-def test_a_failure_of_the_engine_is_one_sentence_and_one_of_the_module_stays_what_it_is(monkeypatch):
+def test_a_failure_of_the_engine_is_one_sentence_and_one_of_the_module_stays_what_it_is(monkeypatch, capsys):
     Pretended(monkeypatch).fails = True
     with pytest.raises(Refusal, match=r"^ENGINE=openvino failed \(.*an operation.*\): draw with ENGINE=torch\.$"):
         InOpenVINO(Block(), torch.float32)(X, T)
+    kept, module = InOpenVINO(Block(), torch.float32, asked=False), Block()
+    kept.module = module
+    assert torch.equal(kept(X, T), module(X, T)) and torch.equal(kept(X + 1, T), module(X + 1, T))
+    note = capsys.readouterr().out.splitlines()
+    assert len(note) == 1 and note[0].startswith("Note: ENGINE=openvino failed (") and "goes on with torch" in note[0]
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         InOpenVINO(Block(), torch.float32)(X[:, :3], T)
 
