@@ -19,7 +19,7 @@ def has_bfloat16_units() -> bool:
 def multiplies_bfloat16_faster() -> bool:
     """Whether this processor multiplies matrices of bfloat16 faster than those of float32; measured, in about 0.1 s.
 
-    Its instructions alone do not say it. With AVX512-BF16, and compared with float32, an AMD EPYC took 0.54 times as
+    Its instructions alone do not say it. With AVX512-BF16, and compared with float32, an AMD EPYC took 0.49 times as
     long for the U-Net of SD 1.5, and an Intel Xeon without AMX 1.7 times as long for convolutions of its widths.
     """
     if not has_bfloat16_units():

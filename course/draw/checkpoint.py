@@ -323,8 +323,8 @@ def choose_dtype(wanted: str, device: torch.device, config: ModelConfig | None =
 def why_dtype(dtype: torch.dtype, config: ModelConfig) -> str:
     """Why DTYPE=auto took this one on a processor. Where both are possible, measured times decided.
 
-    On one thread of an AMD EPYC with AVX512-BF16, and at 256 px, the U-Net of SD 1.5 takes 0.54 times as long in
-    bfloat16 as in float32 and the decoder 0.49 times, with half the memory. The U-Net of the small model takes 0.8
+    On two threads of an AMD EPYC with AVX512-BF16, and at 512 px, the U-Net of SD 1.5 and the decoder take 0.49 times
+    as long in bfloat16 as in float32, with half the memory. The U-Net of the small model takes 0.8
     times as long, which is no reason to draw less exactly.
     """
     if dtype == torch.bfloat16:

@@ -113,7 +113,7 @@ class InOpenVINO(nn.Module):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch, that it records; of numpy, that a view cannot be written to
                 # Recorded by torch itself, whose own check would take as long as all the rest: that is made below.
-                recorded = torch.jit.freeze(torch.jit.trace(self.module.eval(), inputs, check_trace=False))
+                recorded = torch.jit.trace(self.module, inputs, check_trace=False)
                 shapes = [tuple(tensor.shape) for tensor in inputs]
                 converted = openvino.convert_model(recorded, example_input=inputs, input=shapes)
             precision = "bf16" if self.dtype == torch.bfloat16 else "f32"

@@ -133,7 +133,7 @@ def run(options: TrainOptions, blocks: Blocks) -> None:
 
 
 def train(options: TrainOptions) -> int:
-    """Runs the command; returns its exit code: 0 done, 1 it could not be done, 130 stopped."""
+    """Runs the command; returns its exit code: 0 done, 1 the stage failed, 2 refused, 130 stopped. Or raises."""
     blocks = for_training(options.blocks, TRAINING)
     return finished(lambda: run(options, blocks), blocks, TRAINING)
 

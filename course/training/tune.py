@@ -271,6 +271,6 @@ def run(options: TuneOptions, blocks: Blocks) -> None:
 
 
 def tune(options: TuneOptions) -> int:
-    """Runs the command; returns its exit code: 0 done, 1 it could not be done, 130 stopped."""
+    """Runs the command; returns its exit code: 0 done, 1 the stage failed, 2 refused, 130 stopped. Or raises."""
     blocks = for_training(options.blocks, LORA, fused=True)
     return finished(lambda: run(options, blocks), blocks, LORA)
