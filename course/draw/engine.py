@@ -105,11 +105,11 @@ class InOpenVINO(nn.Module):
 
     def program(self, inputs: tuple[Tensor, ...]) -> Any:
         """OpenVINO's program for inputs of these shapes."""
-        import openvino
-
         others = tuple(another(tensor) for tensor in inputs)
         wanted = self.module(*others)  # also: a mistake in a learner's block shows here, as it does without an engine
         try:
+            import openvino
+
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch, that it records; of numpy, that a view cannot be written to
                 # Recorded by torch itself, whose own check would take as long as all the rest: that is made below.

@@ -172,6 +172,10 @@ def test_a_failure_of_the_engine_is_one_sentence_and_one_of_the_module_stays_wha
     assert torch.equal(kept(X, T), module(X, T)) and torch.equal(kept(X + 1, T), module(X + 1, T))
     note = capsys.readouterr().out.splitlines()
     assert len(note) == 1 and note[0].startswith("Note: ENGINE=openvino failed (") and "goes on with torch" in note[0]
+    monkeypatch.setitem(sys.modules, "openvino", None)  # installed, but it cannot be imported
+    with pytest.raises(Refusal, match=r"^ENGINE=openvino failed \(.*openvino.*\): draw with ENGINE=torch\.$"):
+        InOpenVINO(Block(), torch.float32)(X, T)
+    assert torch.equal(InOpenVINO(module, torch.float32, asked=False)(X, T), module(X, T))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         InOpenVINO(Block(), torch.float32)(X[:, :3], T)
 
