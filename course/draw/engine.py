@@ -19,7 +19,13 @@ ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.2}  # of the largest value; m
 
 
 def choose_engine(
-    wanted: str, steps: int, device: torch.device, dtype: torch.dtype, compiled: bool, config: ModelConfig
+    wanted: str,
+    steps: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    compiled: bool,
+    config: ModelConfig,
+    film: bool = False,
 ) -> str:
     """The engine that takes the least time in all, if that is left to us ("auto"); otherwise the one that is wanted.
 
@@ -28,6 +34,7 @@ def choose_engine(
         steps: how often the U-Net will be called.
         device, dtype, compiled: where, in what, and whether compiled it would draw with torch.
         config: of the model. A wide one takes as long with torch.
+        film: whether it would draw one.
 
     Returns:
         "torch" or "openvino".
@@ -35,13 +42,13 @@ def choose_engine(
     if wanted != "auto":
         return wanted
     try:
-        check_engine("openvino", device, dtype, compiled)
+        check_engine("openvino", device, dtype, compiled, film)
     except Refusal:
         return "torch"
     return "torch" if steps < FEW_STEPS or is_wide(config) else "openvino"
 
 
-def check_engine(engine: str, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
+def check_engine(engine: str, device: torch.device, dtype: torch.dtype, compiled: bool, film: bool = False) -> None:
     """A Refusal, in one sentence, if this engine is not installed or cannot do what is asked of it."""
     if engine != "openvino":
         return
@@ -53,6 +60,8 @@ def check_engine(engine: str, device: torch.device, dtype: torch.dtype, compiled
         raise Refusal("ENGINE=openvino draws in float32 or bfloat16: DTYPE=float16 needs ENGINE=torch.")
     if compiled:
         raise Refusal("ENGINE=openvino and COMPILE=1 do not go together: choose one of them.")
+    if film:
+        raise Refusal("ENGINE=openvino draws pictures: FRAMES, a film, needs ENGINE=torch.")
 
 
 def use_openvino(model: Any, dtype: torch.dtype, asked: bool = True) -> None:

@@ -153,10 +153,12 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if settings.dtype == "auto" and device.type == "cpu":
         why = f" ({ckpt.why_dtype(dtype, opened.config)})"
         settings.dtype = name  # for FROM: on another processor it would be another one
-    check_engine(settings.engine, device, dtype, settings.compile)
+    moving = settings.frames is not None
+    check_engine(settings.engine, device, dtype, settings.compile, moving)
     asked = settings.engine == "openvino"
     steps = settings.steps * settings.count
-    settings.engine = choose_engine(settings.engine, steps, device, dtype, settings.compile, opened.config)  # for FROM
+    how = (device, dtype, settings.compile, opened.config, moving)
+    settings.engine = choose_engine(settings.engine, steps, *how)  # for FROM
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor

@@ -27,18 +27,19 @@ def installed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "compiled", "words"),
+    ("device", "dtype", "compiled", "film", "words"),
     [
-        ("cuda", torch.float32, False, "ENGINE=torch for DEVICE=cuda"),
-        ("cpu", torch.float16, False, "DTYPE=float16 needs ENGINE=torch"),
-        ("cpu", torch.float32, True, "ENGINE=openvino and COMPILE=1 do not go together"),
+        ("cuda", torch.float32, False, False, "ENGINE=torch for DEVICE=cuda"),
+        ("cpu", torch.float16, False, False, "DTYPE=float16 needs ENGINE=torch"),
+        ("cpu", torch.float32, True, False, "ENGINE=openvino and COMPILE=1 do not go together"),
+        ("cpu", torch.float32, False, True, "FRAMES, a film, needs ENGINE=torch"),
     ],
 )
-def test_what_it_cannot_do_is_refused(installed, device, dtype, compiled, words):
-    check_engine("torch", torch.device(device), dtype, compiled)
+def test_what_it_cannot_do_is_refused(installed, device, dtype, compiled, film, words):
+    check_engine("torch", torch.device(device), dtype, compiled, film)
     check_engine("openvino", CPU, torch.bfloat16, False)
     with pytest.raises(Refusal, match=re.escape(words)):
-        check_engine("openvino", torch.device(device), dtype, compiled)
+        check_engine("openvino", torch.device(device), dtype, compiled, film)
 
 
 def test_where_it_is_not_installed_one_sentence_says_so(monkeypatch, capsys, tmp_path):
@@ -63,6 +64,7 @@ def test_auto_is_what_takes_least_time(monkeypatch, installed):
     assert choose_engine("auto", FEW_STEPS, torch.device("cuda"), torch.float32, False, small) == "torch"
     assert choose_engine("auto", FEW_STEPS, CPU, torch.float16, False, small) == "torch"
     assert choose_engine("auto", FEW_STEPS, CPU, torch.float32, True, small) == "torch"
+    assert choose_engine(*many, small, film=True) == "torch"
     for asked in ("torch", "openvino"):
         assert choose_engine(asked, 1, CPU, torch.float32, False, wide) == asked
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -70,9 +72,12 @@ def test_auto_is_what_takes_least_time(monkeypatch, installed):
 
 
 @pytest.mark.skipif(not TINY.exists(), reason="the checkpoint is not here")
-def test_many_pictures_are_drawn_by_openvino_and_a_picture_remembers_it(library, monkeypatch, capsys, tmp_path):
+def test_many_pictures_are_drawn_by_openvino_and_a_picture_remembers_it(monkeypatch, capsys, tmp_path):
+    Pretended(monkeypatch)
+    find_spec = importlib.util.find_spec
+    there = {"openvino": SimpleNamespace()}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: there.get(name) or find_spec(name, *more))
     monkeypatch.setattr("course.draw.engine.FEW_STEPS", 4)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace())
     out = tmp_path / "out.png"
     draw = ["generate", "--steps=2", "--device=cpu", "--blocks=solutions", "--seed=1", f"--out={out}"]
     assert cli.main(draw) == 0
@@ -80,6 +85,18 @@ def test_many_pictures_are_drawn_by_openvino_and_a_picture_remembers_it(library,
     assert cli.main([*draw, "--count=2"]) == 0
     shown = capsys.readouterr().out
     assert "with OpenVINO, which is faster for so many steps, loaded" in shown and "recorded when" in shown
+    film = [
+        "generate",
+        "--frames=2",
+        "--steps=4",
+        "--device=cpu",
+        "--seed=1",
+        "--blocks=solutions",
+        f"--out={tmp_path / 'film.gif'}",
+    ]
+    assert cli.main(film) == 0 and "OpenVINO" not in capsys.readouterr().out
+    assert cli.main([*film, "--engine=openvino"]) == 2
+    assert capsys.readouterr().err == "ENGINE=openvino draws pictures: FRAMES, a film, needs ENGINE=torch.\n"
     second = tmp_path / "out-2.png"
     assert read_settings(str(second))["engine"] == "openvino"
     assert cli.main(["generate", f"--from={second}", f"--out={tmp_path / 'again.png'}"]) == 0
