@@ -73,16 +73,11 @@ def ways(options, device) -> list[str]:
         return ["openvino"]
     check_compile(bool(options.compile), device)
     asked = ["compiled"] if options.compile else ["eager"]
-    if options.compile is None and small and device.type != "cpu":
-        asked.append("compiled")
-    if (
-        options.engine is None
-        and options.compile is None
-        and small
-        and device.type == "cpu"
-        and is_installed("openvino")
-    ):
-        asked.append("openvino")
+    if options.compile is None and small:
+        if device.type != "cpu":
+            asked.append("compiled")
+        elif options.engine is None and is_installed("openvino"):
+            asked.append("openvino")
     return asked
 
 

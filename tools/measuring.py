@@ -245,8 +245,7 @@ def measure(options, device) -> dict[str, str]:
         return draw
 
     ours = load("ours")
-    # Beside one of the others at a time, since three of full size need more memory than there may be; and ours first,
-    # since settings of torch.compile are those of the process.
+    # Beside one of the others at a time, since three of full size need more memory than there may be.
     for who in measured[1:]:
         print(f"warming up ours and {NAMES[who]} ...", file=sys.stderr, flush=True)
         draws = {"ours": ours, who: load(who)}

@@ -324,8 +324,8 @@ def why_dtype(dtype: torch.dtype, config: ModelConfig) -> str:
     """Why DTYPE=auto took this one on a processor. Where both are possible, measured times decided.
 
     On two threads of an AMD EPYC with AVX512-BF16, and at 512 px, the U-Net of SD 1.5 and the decoder take 0.49 times
-    as long in bfloat16 as in float32, with half the memory. The U-Net of the small model takes 0.8
-    times as long, which is no reason to draw less exactly.
+    as long in bfloat16 as in float32, and their weights half the memory. The U-Net of the small model takes 0.8 times
+    as long, which is no reason to draw less exactly.
     """
     if dtype == torch.bfloat16:
         return "with which this processor is faster, and which takes half the memory; DTYPE=float32 is more exact"

@@ -140,7 +140,7 @@ def say_mistake(name: str | None) -> None:
 def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     from course.draw import checkpoint as ckpt
     from course.draw import pictures
-    from course.draw.engine import check_engine, choose_engine
+    from course.draw.engine import choose_engine
     from course.draw.speed import check_compile
 
     started = time.perf_counter()
@@ -153,12 +153,16 @@ def draw_all(blocks, settings: Settings, out: Path | None, film: bool) -> None:
     if settings.dtype == "auto" and device.type == "cpu":
         why = f" ({ckpt.why_dtype(dtype, opened.config)})"
         settings.dtype = name  # for FROM: on another processor it would be another one
-    moving = settings.frames is not None
-    check_engine(settings.engine, device, dtype, settings.compile, moving)
     asked = settings.engine == "openvino"
-    steps = settings.steps * settings.count
-    how = (device, dtype, settings.compile, opened.config, moving)
-    settings.engine = choose_engine(settings.engine, steps, *how)  # for FROM
+    settings.engine = choose_engine(  # for FROM, which repeats one of the pictures
+        settings.engine,
+        settings.steps * settings.count,
+        device,
+        dtype,
+        settings.compile,
+        opened.config,
+        film=settings.frames is not None,
+    )
     if not opened.trained:
         print(f"Note: {short_path(opened.path)} is untrained, its weights are random: expect noise, not a picture.")
     multiple = opened.config.vae.factor * opened.config.unet.factor

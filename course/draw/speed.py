@@ -46,9 +46,7 @@ def check_compile(compiled: bool, device: torch.device) -> None:
     Stable Diffusion 1.5 hardly less than with packed convolutions, with twice the memory.
     """
     if compiled and device.type == "cpu":
-        raise Refusal(
-            "COMPILE=1 is for a GPU, a processor is as fast without it: draw with COMPILE=0, or with ENGINE=openvino."
-        )
+        raise Refusal("COMPILE=1 is for a GPU: on a processor draw with COMPILE=0, or with ENGINE=openvino.")
 
 
 def can_pack(dtype: torch.dtype) -> bool:

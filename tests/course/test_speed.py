@@ -274,7 +274,7 @@ def test_every_row_of_the_readme(monkeypatch, tmp_path, capsys):
 
 @with_model
 def test_on_a_processor_nothing_is_compiled(capsys, tmp_path):
-    wanted = "COMPILE=1 is for a GPU, a processor is as fast without it: draw with COMPILE=0, or with ENGINE=openvino."
+    wanted = "COMPILE=1 is for a GPU: on a processor draw with COMPILE=0, or with ENGINE=openvino."
     out = tmp_path / "out.png"
     assert cli.main(["generate", "--compile=1", "--device=cpu", "--blocks=solutions", f"--out={out}"]) == 2
     assert capsys.readouterr().err.strip() == wanted and not out.exists()
